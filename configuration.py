@@ -1,0 +1,209 @@
+"""The flags, shared by every script.
+
+    python data_preprocess.py --raw_path DIR
+    python model.py --train True --speaker_number 16
+    python test.py --model_path ./model
+
+`get_config` parses; nothing is parsed at import. Names, meaning and defaults of the older flags are those of
+ngdangha/Speaker_Verification and its origin Janghyun1230/Speaker_Verification.
+"""
+import argparse
+import sys
+
+FEATURE_FLAGS = ("sr", "nfft", "window", "hop", "tisv_frame", "top_db")  # what a stored feature depends on
+MODEL_FLAGS = ("hidden", "proj", "num_layer")                            # what a stored weight depends on
+
+# flag: lowest, highest, what it must be. NaN is in no range.
+RANGES = {
+    "sr": (1000, 192000, "it must be a sampling rate from 1000 to 192000 Hz"),
+    "nfft": (16, 65536, "it must be an FFT length from 16 to 65536 samples"),
+    "window": (0.001, 1, "it must be a window from 0.001 to 1 s"),
+    "hop": (0.001, 1, "it must be a hop from 0.001 to 1 s"),
+    "tdsv_frame": (1, 10000, "it must be at least 1 frame"),
+    "tisv_frame": (160, 10000, "it must be at least the 160 frames that one embedding reads"),
+    "top_db": (1, 120, "it must be from 1 to 120 dB below the loudest frame"),
+    "test_ratio": (0, 1, "it must be a share from 0 to 1 of the speakers"),
+    "hidden": (1, 65536, "it must be at least 1 cell"),
+    "proj": (1, 65536, "it must be at least 1 dimension"),
+    "num_layer": (1, 64, "it must be from 1 to 64 layers"),
+    "model_num": (0, sys.maxsize, "it must be the number of a checkpoint, 0 or more"),
+    "speaker_number": (2, 100000, "GE2E needs at least 2 speakers per batch"),
+    "utterance_number": (2, 100000, "GE2E needs at least 2 utterances per speaker"),
+    "noise_filenum": (1, 100000, "it must be at least 1 noise file"),
+    "crop_min": (1, 10000, "it must be at least 1 frame"),
+    "crop_max": (1, 10000, "it must be at least 1 frame"),
+    "mask_channels": (0, 39, "it must be from 0 to 39 of the 40 mel channels"),
+    "lr": (1e-9, 1e3, "it must be a learning rate from 1e-9 to 1e3"),
+    "beta1": (0, 0.999999, "it must be at least 0 and below 1"),
+    "beta2": (0, 0.999999, "it must be at least 0 and below 1"),
+    "iteration": (1, sys.maxsize, "it must be at least 1 iteration"),
+    "valid_ratio": (0, 0.9, "it must be a share from 0 to 0.9 of the training speakers"),
+    "valid_every": (1, sys.maxsize, "it must be at least 1 iteration"),
+    "seed": (0, 2**32 - 1, "it must be from 0 to 4294967295"),
+    "jobs": (1, 4096, "it must be at least 1 process"),
+}
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message names the thing, the value and the remedy in one line."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage of every flag before them."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def boolean(text):
+    """Read True or False, in the spellings the ancestors took."""
+    if text.lower() in ("yes", "true", "t", "y", "1"):
+        return True
+    if text.lower() in ("no", "false", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+
+
+def build_parser():
+    """Return the ArgumentParser of all scripts; units stand in the help."""
+    parser = OneLineParser(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    switch = {"type": boolean, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
+
+    add = parser.add_argument_group("data").add_argument
+    add("--raw_path", default="./raw_data", help="audio, one folder per speaker")
+    add("--train_path", default="./train_tisv", help="features of the training speakers")
+    add("--test_path", default="./test_tisv", help="features of the test speakers")
+    add("--noise_path", default="./noise", help="noise of text-dependent training")
+    add("--enroll_path", default="./enroll", help="enrolled speakers")
+    add("--verify_path", default="./verify", help="probes to be verified")
+    add("--tdsv", **switch, help="text-dependent verification; only False is built so far")
+    add("--verify", **switch, help="verify a probe; only False is built so far")
+    add("--test_ratio", type=float, default=0.1, help="share of the speakers kept for the test")
+    add("--sr", type=int, default=8000, help="sampling rate of the features (Hz)")
+    add("--nfft", type=int, default=512, help="FFT length (samples)")
+    add("--window", type=float, default=0.025, help="analysis window (s)")
+    add("--hop", type=float, default=0.01, help="step between frames (s)")
+    add("--top_db", type=float, default=30.0, help="speech is what lies less than this below the loudest frame (dB)")
+    add("--tdsv_frame", type=int, default=80, help="length of a text-dependent segment (frames)")
+    add("--tisv_frame", type=int, default=180, help="length of a stored segment (frames)")
+    add("--jobs", type=int, help="processes that preprocess; none: one per core")
+
+    add = parser.add_argument_group("model").add_argument
+    add("--hidden", type=int, default=128, help="LSTM cells per layer")
+    add("--proj", type=int, default=64, help="dimension of each layer's projection, and of the d-vector")
+    add("--num_layer", type=int, default=3, help="LSTM layers")
+    add("--model_path", default="./model", help="folder of the model")
+    add("--model_num", type=int, help="number of the checkpoint to load; none: the best on validation")
+    add("--restore", **switch, help="go on with the training run in --model_path")
+    add("--init_from", metavar="DIR", help="start a new run from the weights of the model in DIR")
+
+    add = parser.add_argument_group("training").add_argument
+    add("--train", **switch, help="train; without it model.py tests")
+    add("--speaker_number", "--N", type=int, default=32, help="speakers per batch; test.py: speakers tested, if given")
+    add("--utterance_number", "--M", type=int, default=5, help="utterances per speaker: in a batch, in an enrolment")
+    add("--noise_filenum", type=int, default=16, help="noise files of text-dependent training")
+    add("--crop_min", type=int, default=140, help="shortest crop of a batch (frames)")
+    add("--crop_max", type=int, default=180, help="longest crop of a batch (frames)")
+    add("--mask_channels", type=int, default=0, help="half of the crops lose a band of up to this many mel channels")
+    add("--loss", default="softmax", choices=("softmax", "contrast"), help="GE2E eq. 6 or eq. 7")
+    add("--optim", type=str.lower, default="sgd", choices=("sgd", "rmsprop", "adam"),
+        help="optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections (0.5)")
+    add("--lr", type=float, default=0.01, help="learning rate at the start")
+    add("--schedule", default="step", choices=("step", "cosine"),
+        help="the learning rate halves every 10000 iterations, or falls to 0 over --iteration")
+    add("--beta1", type=float, default=0.5, help="Adam's decay of the first moment")
+    add("--beta2", type=float, default=0.9, help="Adam's decay of the second moment")
+    add("--iteration", type=int, default=60000, help="training steps in all")
+    add("--valid_ratio", type=float, default=0.1, help="share of the training speakers kept for validation")
+    add("--valid_every", type=int, default=1000, help="iterations between validations, each with a checkpoint")
+    add("--seed", type=int, default=0, help="seed of weights, batches and validation speakers")
+    add("--comment", default="", help="any words, kept in the model's config.json")
+
+    add = parser.add_argument_group("evaluation").add_argument
+    add("--report_path", default="./report", help="folder of evaluation.json and its pictures")
+    add("--store_threshold", **switch, help="test.py: store the thresholds measured on the test set with the model")
+    return parser
+
+
+def get_config(argv=None):
+    """Parse and check the flags; what is wrong ends the program with one line and exit code 2.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Flags; without it, those of the command line.
+
+    Returns
+    -------
+    argparse.Namespace
+        One value per flag, and `given`, the set of the names that were typed.
+    """
+    parser = build_parser()
+    unset = object()
+    names = [action.dest for action in parser._actions if action.dest != "help"]
+    config = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, unset)))
+    config.given = {name for name in names if getattr(config, name) is not unset}
+    for name in set(names) - config.given:
+        setattr(config, name, parser.get_default(name))
+    for problem in problems(config):
+        parser.error(problem)
+    return config
+
+
+def problems(config):
+    """Yield a line for every value out of its range and every two flags that contradict each other."""
+    for name, (low, high, what) in RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            yield f"--{name} is {value}: {what}"
+    for name in ("tdsv", "verify"):
+        if getattr(config, name):
+            yield f"--{name} is True: only text-independent training and test are built so far; leave it out"
+    if config.window * config.sr > config.nfft:
+        yield (f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has "
+               f"{config.window * config.sr:.0f} samples, so --nfft must be at least that")
+    if config.crop_min > config.crop_max:
+        yield f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}"
+    if config.crop_max > config.tisv_frame:
+        yield f"--crop_max is {config.crop_max}: a stored segment has only --tisv_frame {config.tisv_frame} frames"
+    if config.restore and config.init_from:
+        yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
+    if not config.train and (config.restore or config.init_from):
+        yield f"--{'restore' if config.restore else 'init_from'} is given without --train True: it only serves training"
+
+
+def adopt(config, stored, source):
+    """Take the values that `source` was made with; a flag that was typed must agree with them.
+
+    Parameters
+    ----------
+    config : argparse.Namespace
+        Changed in place.
+    stored : dict
+        Flag names and values.
+    source : str or Path
+        Where the values are stored, for the error.
+
+    Raises
+    ------
+    InputError
+        If a typed flag differs from the stored value.
+    """
+    for name, value in stored.items():
+        typed = getattr(config, name)
+        if name in config.given and typed != value:
+            raise InputError(f"--{name} is {typed}, but {source} was made with {value}: leave the flag out, "
+                             "or name another folder")
+        setattr(config, name, value)
+
+
+def run(work, argv=None):
+    """Parse the flags, call work(config) and return its exit code; errors become one line and exit code 2."""
+    config = get_config(argv)
+    try:
+        return work(config) or 0
+    except KeyboardInterrupt:
+        print("\nstopped by the keyboard", file=sys.stderr)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,453 @@
+"""Audio → voiced speech → log-mel segments → one .npy per speaker.
+
+    python data_preprocess.py --raw_path DIR                     DIR/<speaker>/**/*.wav, .flac, .ogg, .opus, .mp3 ...
+    python data_preprocess.py --raw_path DIR --sr 16000 --train_path ./train --test_path ./test
+
+Where the only sub-folders of DIR are `train` and `test`, that split is kept. A rerun does only what changed.
+"""
+import collections
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import sys
+import unicodedata
+
+import joblib
+import librosa
+import numpy as np
+import soundfile
+import tqdm
+
+import configuration
+from configuration import InputError
+
+N_MELS = 40                  # mel channels F
+SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that `model.embed` reads
+MIN_SPEECH_SECONDS = 0.5     # an utterance with less gives no segment
+SILENT_PEAK = 1e-4           # full scale is 1: three steps of 16-bit audio, -80 dB
+STFT_BLOCK = 6000            # frames transformed at a time, so that an hour of audio needs little memory
+SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
+    ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
+SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
+TRUNCATED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
+
+
+# ---- one recording ----------------------------------------------------------------------------------------------
+
+def load_audio(path, sr):
+    """Read a recording as mono samples at `sr`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Any format that libsndfile reads, any rate and number of channels.
+    sr : int
+        Sampling rate of the result, in Hz.
+
+    Returns
+    -------
+    np.ndarray, float32, shape (S,)
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is empty, holds values that are not finite, or is cut short.
+    """
+    try:
+        with soundfile.SoundFile(path) as audio:
+            wave = audio.read(dtype="float32", always_2d=True).mean(axis=1)
+            rate, problem = audio.samplerate, cut_short(audio, len(wave))
+    except (soundfile.LibsndfileError, OSError, MemoryError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'error_string', error)}") from error
+    if problem:
+        raise InputError(f"{path} is cut short: {problem}")
+    if not len(wave):
+        raise InputError(f"{path} is empty")
+    if not np.isfinite(wave).all():
+        raise InputError(f"{path} holds samples that are not finite numbers")
+    return librosa.resample(wave, orig_sr=rate, target_sr=sr)
+
+
+def cut_short(audio, samples_read):
+    """Say how an open SoundFile shows that its end is missing, or return None.
+
+    libsndfile reads such a file without an error and notes it in its log: sizes that disagree with the header (WAV,
+    AIFF, AU), an Ogg stream without its last page. An MP3 announces its length in its first frame.
+    """
+    log = audio.extra_info
+    for announced, found in TRUNCATED.findall(log):
+        if int(found) < int(announced) < 2**31:  # beyond that the length was left open: a stream written to a pipe
+            return f"{found} of {announced} bytes are there"
+    if audio.format == "OGG" and ("lacks an end-of-stream" in log or "Junk after the last page" in log
+                                  or "without an End-Of-Stream" in log):
+        return "its last Ogg page is missing"
+    if samples_read < 0.98 * audio.frames:
+        return f"{samples_read} of {audio.frames} samples are there"
+    return None
+
+
+def voiced(wave, *, sr, window, hop, top_db):
+    """Join the voiced stretches of a recording: frames less than `top_db` dB below its loudest.
+
+    Parameters
+    ----------
+    wave : np.ndarray, shape (S,)
+    sr : int
+        In Hz.
+    window, hop : float
+        Frame and step of the detector, in seconds.
+    top_db : float
+        In decibels.
+
+    Returns
+    -------
+    np.ndarray, shape (V,)
+        Empty where nothing is louder than silence.
+    """
+    if not len(wave) or np.abs(wave).max() < SILENT_PEAK:
+        return wave[:0]
+    stretches = librosa.effects.split(wave, top_db=top_db, frame_length=round(window * sr), hop_length=round(hop * sr))
+    return np.concatenate([wave[start:end] for start, end in stretches])
+
+
+@functools.lru_cache(maxsize=4)
+def mel_filters(sr, nfft):
+    """Return librosa's mel filter bank, float32 (40, 1 + nfft // 2), built once per process."""
+    return librosa.filters.mel(sr=sr, n_fft=nfft, n_mels=N_MELS)
+
+
+def log_mel(wave, *, sr, nfft, window, hop):
+    """Return the log-mel spectrogram: centred STFT, Hann window, power, mel filters, log10(. + 1e-6).
+
+    Parameters
+    ----------
+    wave : np.ndarray, shape (S,)
+    sr : int
+        In Hz.
+    nfft : int
+        In samples.
+    window, hop : float
+        In seconds.
+
+    Returns
+    -------
+    np.ndarray, float32, shape (T, 40), T = 1 + S // hop_length
+    """
+    win_length, hop_length = round(window * sr), round(hop * sr)
+    padded = np.pad(wave, nfft // 2)
+    n_frames = 1 + len(wave) // hop_length
+    blocks = []
+    for start in range(0, n_frames, STFT_BLOCK):
+        stop = min(start + STFT_BLOCK, n_frames)
+        part = padded[start * hop_length:(stop - 1) * hop_length + nfft]
+        stft = librosa.stft(part, n_fft=nfft, win_length=win_length, hop_length=hop_length, center=False)
+        power = librosa.util.abs2(stft)                                      # (1 + nfft // 2, frames of the block)
+        blocks.append(np.log10(mel_filters(sr, nfft) @ power + 1e-6).T)
+    return np.concatenate(blocks).astype(np.float32)
+
+
+def cut(frames, length):
+    """Cut frames (T, F) into segments (K, F, length) that start every 80 frames; the last one ends at the last frame.
+
+    Fewer frames than `length` are repeated to that many.
+    """
+    if len(frames) < length:
+        frames = np.resize(frames, (length, frames.shape[1]))
+    last = len(frames) - length
+    starts = sorted({*range(0, last, SEGMENT_HOP), last})
+    return np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)[starts]
+
+
+def speech_segments(wave, config):
+    """Return segments (K, 40, tisv_frame) of a recording and its seconds of speech; K is 0 below 0.5 s of speech."""
+    speech = voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
+    seconds = len(speech) / config.sr
+    if seconds < MIN_SPEECH_SECONDS:
+        return np.empty((0, N_MELS, config.tisv_frame), np.float32), seconds
+    frames = log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
+    return cut(frames, config.tisv_frame), seconds
+
+
+def segments(wave, config):
+    """Return the log-mel segments of a recording at config.sr.
+
+    Parameters
+    ----------
+    wave : np.ndarray, shape (S,)
+    config : argparse.Namespace
+        The feature flags sr, nfft, window, hop, top_db, tisv_frame.
+
+    Returns
+    -------
+    np.ndarray, float32, shape (K, 40, tisv_frame)
+        K is 0 where there are less than 0.5 s of speech; the callers say so.
+    """
+    return speech_segments(wave, config)[0]
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+def read_json(path):
+    """Return what a JSON file holds, None where there is no file."""
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+def write_whole(path, write):
+    """Call write(file) on a temporary file beside `path` and rename it: the file is there whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write a value as JSON, whole or not at all."""
+    write_whole(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+
+
+# ---- the corpus -------------------------------------------------------------------------------------------------
+
+def speaker_name(text):
+    """Return a speaker's name in Unicode normal form C; InputError where it could not be a file name."""
+    name = unicodedata.normalize("NFC", text)
+    if not SPEAKER_NAME.fullmatch(name):
+        raise InputError(f"speaker name {text!r}: use letters, digits, spaces, '_', '.' and '-', "
+                         "beginning with a letter, a digit or '_'")
+    return name
+
+
+def find_speakers(raw_path, test_ratio):
+    """Assign the speaker folders of a corpus to train and test.
+
+    Returns
+    -------
+    dict
+        {"train": {name: folder}, "test": {name: folder}}. Folders named train and test alone are that split; else a
+        speaker's own name decides, so that adding a speaker moves no other.
+    """
+    raw_path = pathlib.Path(raw_path)
+    if not raw_path.is_dir():
+        raise InputError(f"--raw_path is {raw_path}: there is no such folder")
+    folders = sub_folders(raw_path)
+    if not folders:
+        raise InputError(f"--raw_path is {raw_path}: it has no speakers; put the audio of each into a folder of its own")
+    if {folder.name for folder in folders} == {"train", "test"}:
+        return {part: named(sub_folders(raw_path / part)) for part in ("train", "test")}
+    parts = {"train": {}, "test": {}}
+    for name, folder in named(folders).items():
+        parts["test" if int(digest(name), 16) < test_ratio * 16**16 else "train"][name] = folder
+    return parts
+
+
+def digest(text):
+    """Return 16 hexadecimal digits that depend on a text alone."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sub_folders(folder):
+    """Return the visible sub-folders, in order."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def named(folders):
+    """Return {speaker name: folder}; InputError where two folders carry one name."""
+    speakers = {}
+    for folder in folders:
+        name = speaker_name(folder.name)
+        if name in speakers:
+            raise InputError(f"{folder} and {speakers[name]} are one speaker's name: rename one of them")
+        speakers[name] = folder
+    return speakers
+
+
+def audio_files(folder):
+    """Return the recordings below a speaker's folder, as sorted paths relative to it, and the other files' suffixes."""
+    files, others = [], collections.Counter()
+    for path in folder.rglob("*"):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            files.append(path.relative_to(folder).as_posix())
+        else:
+            others[path.suffix.lower() or path.name] += 1
+    return sorted(files), others
+
+
+def process_speaker(name, source, folder, config):
+    """Make <name>.npy and <name>.json from a speaker's folder, unless they are there and nothing changed.
+
+    Returns the record that the .json holds.
+    """
+    features, description = pathlib.Path(folder) / f"{name}.npy", pathlib.Path(folder) / f"{name}.json"
+    files, others = audio_files(source)
+    stamps = [[(source / file).stat().st_size, (source / file).stat().st_mtime_ns] for file in files]
+    old = read_json(description)
+    if (old and [entry["file"] for entry in old["utterances"]] == files and old["ignored"] == others
+            and [entry["stamp"] for entry in old["utterances"]] == stamps and features.exists() == (old["segments"] > 0)):
+        return old
+
+    if old and old["source"] != str(source.resolve()) and {entry["file"] for entry in old["utterances"]}.isdisjoint(files):
+        raise InputError(f"{description} is a speaker from {old['source']}, {source} another of the same name: rename one")
+    parts, utterances = [], []
+    for file, stamp in zip(files, stamps, strict=True):
+        cuts, entry = process_utterance(source / file, config)
+        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp})
+        parts.append(cuts)
+    record = {"speaker": name, "source": str(source.resolve()), "segments": sum(map(len, parts)),
+              "settings": feature_settings(config), "ignored": others, "utterances": utterances}
+    if record["segments"]:
+        write_whole(features, lambda file: np.save(file, np.concatenate(parts), allow_pickle=False))
+    else:
+        features.unlink(missing_ok=True)
+    write_json(description, record)
+    return record
+
+
+def process_utterance(path, config):
+    """Return the segments of one recording and what is recorded of it: seconds heard, of speech, why it gave none."""
+    try:
+        wave = load_audio(path, config.sr)
+    except InputError as error:
+        return (), {"seconds": 0.0, "speech_seconds": 0.0, "dropped": str(error).removeprefix(f"{path} ")}
+    cuts, speech = speech_segments(wave, config)
+    dropped = "" if len(cuts) else f"holds under {MIN_SPEECH_SECONDS} s of speech" if speech else "is silent"
+    return cuts, {"seconds": len(wave) / config.sr, "speech_seconds": speech, "dropped": dropped}
+
+
+def feature_settings(config):
+    """Return the flags that features depend on."""
+    return {name: getattr(config, name) for name in configuration.FEATURE_FLAGS}
+
+
+def claim(folder, config, stored):
+    """Adopt the settings of an existing feature folder, or write those of a new one; refuse a folder of strangers."""
+    folder = pathlib.Path(folder)
+    manifest = read_json(folder / "manifest.json")
+    if manifest:
+        configuration.adopt(config, {name: manifest["settings"][name] for name in stored}, folder)
+    elif any(folder.glob("*.npy")):
+        raise InputError(f"{folder} holds features without a manifest.json, made by another program: name a new folder")
+
+
+def preprocess(sources, folder, config):
+    """Make the features of several speakers in one folder, on several cores.
+
+    Parameters
+    ----------
+    sources : dict
+        {speaker name: folder of audio}
+    folder : str or Path
+        Where `<speaker>.npy`, `<speaker>.json` and `manifest.json` are written.
+    config : argparse.Namespace
+        Feature flags and jobs.
+
+    Returns
+    -------
+    totals : collections.Counter
+        Speakers, files and seconds heard, kept and dropped.
+    losses : list of str
+        A line per file that gave nothing.
+    """
+    folder = pathlib.Path(folder)
+    settings = {**feature_settings(config), "test_ratio": config.test_ratio}
+    write_json(folder / "manifest.json", {"settings": settings})
+    work = joblib.Parallel(n_jobs=config.jobs or -1, return_as="generator_unordered")
+    records = work(joblib.delayed(process_speaker)(name, source, folder, config) for name, source in sources.items())
+    totals, losses = collections.Counter(), []
+    for record in tqdm.tqdm(records, total=len(sources), desc=str(folder), unit="speaker"):
+        totals.update(count(record))
+        losses += [f"{record['source']}/{entry['file']} {entry['dropped']}"
+                   for entry in record["utterances"] if entry["dropped"]]
+    write_json(folder / "manifest.json", {"settings": settings, "totals": totals})
+    return totals, sorted(losses)
+
+
+def count(record):
+    """Return the numbers of one speaker's record, named as the summary shows them."""
+    numbers = collections.Counter(speakers=1, utterances=len(record["utterances"]), segments=record["segments"])
+    numbers["speakers without speech"] = int(not record["segments"])
+    for entry in record["utterances"]:
+        numbers["seconds heard"] += entry["seconds"]
+        numbers["seconds of pauses"] += entry["seconds"] - entry["speech_seconds"]
+        numbers["seconds kept" if entry["count"] else "seconds in too short utterances"] += entry["speech_seconds"]
+        if entry["dropped"]:
+            numbers[f"dropped: {entry['dropped'].partition(':')[0]}"] += 1
+    for suffix, number in record["ignored"].items():
+        numbers[f"ignored: {suffix}"] += number
+    return numbers
+
+
+def summary(totals):
+    """Return the table of counts: a row per kind, a column per part."""
+    first = ["speakers", "speakers without speech", "utterances", "segments", "seconds heard", "seconds of pauses",
+             "seconds in too short utterances", "seconds kept"]
+    rows = first + sorted({row for numbers in totals.values() for row in numbers} - set(first))
+    lines = [f"{'':40}" + "".join(f"{part:>12}" for part in totals)]
+    lines += [f"{row:40}" + "".join(f"{numbers[row]:12,.0f}" for numbers in totals.values()) for row in rows]
+    return "\n".join(lines)
+
+
+def cached_features(config):
+    """Make the features of the audio in config.raw_path, of its test part if it has one; return their folder in ./cache.
+
+    A later call with the same audio and settings finds them there.
+    """
+    raw_path = pathlib.Path(config.raw_path).resolve()
+    key = json.dumps([str(raw_path), feature_settings(config)])
+    folder = pathlib.Path("cache", f"{raw_path.name}-{digest(key)}")
+    _, losses = preprocess(find_speakers(raw_path, test_ratio=1.0)["test"], folder, config)
+    report_losses(losses)
+    return folder
+
+
+def report_losses(losses):
+    """Name the first 20 files that gave nothing on standard error, and the number of the others."""
+    for loss in losses[:20]:
+        print("skipped:", loss, file=sys.stderr)
+    if len(losses) > 20:
+        print(f"skipped: {len(losses) - 20} more; the .json beside each speaker's features names them", file=sys.stderr)
+
+
+def work(config):
+    """Preprocess --raw_path into --train_path and --test_path and print what was kept and what was not."""
+    folders = {"train": config.train_path, "test": config.test_path}
+    if len({pathlib.Path(folder).resolve() for folder in folders.values()}) == 1:
+        raise InputError(f"--train_path and --test_path are both {config.train_path}: test speakers must be apart")
+    for folder in folders.values():
+        claim(folder, config, (*configuration.FEATURE_FLAGS, "test_ratio"))
+    parts = find_speakers(config.raw_path, config.test_ratio)
+    known = {part: {path.stem for path in pathlib.Path(folder).glob("*.json")} for part, folder in folders.items()}
+    both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
+    if both:
+        raise InputError(f"speaker {min(both)} is in both train and test: the test needs speakers of its own; rename one")
+    results = {part: preprocess(sources, folders[part], config) for part, sources in parts.items() if sources}
+    losses = [loss for _, lines in results.values() for loss in lines]
+    report_losses(losses)
+    totals = {part: numbers for part, (numbers, _) in results.items()}
+    print(summary(totals))
+    if not sum(numbers["segments"] for numbers in totals.values()):
+        raise InputError(f"--raw_path is {config.raw_path}: no recording of a speaker's folder there can be used")
+    return 0
+
+
+def main(argv=None):
+    """Run the command line; return the exit code."""
+    return configuration.run(work, argv)
+
+
+if __name__ == "__main__":
+    from data_preprocess import main as importable_main  # the worker processes find its functions by module name
+    sys.exit(importable_main())

@@ -1,0 +1,515 @@
+"""The speaker encoder: train it, test it.
+
+    python model.py --train True                     features in --train_path → a model in --model_path
+    python model.py --train True --restore True      go on where a run stopped
+    python model.py                                  test on --test_path (test.py also draws and writes the report)
+
+The encoder is a stack of LSTM layers with a recurrent projection (LSTMP; Sak, Senior, Beaufays 2014) whose last output,
+scaled to length 1, is the d-vector. Shapes: B sequences, T frames, F = 40 channels, H cells, P = D projected.
+"""
+import math
+import os
+import pathlib
+import platform
+import shlex
+import sys
+import time
+
+import joblib
+import numpy as np
+import tqdm
+
+import configuration
+import data_preprocess
+import utils
+from configuration import FEATURE_FLAGS, MODEL_FLAGS, InputError
+from data_preprocess import N_MELS, read_json, write_json
+from utils import tf
+
+EMBED_FRAMES = 160           # frames of a segment that an embedding reads (GE2E, section 3.2)
+EMBED_BATCH = 512            # segments embedded at a time
+CLIP_NORM = 3.0              # global norm of the gradients
+SCALE_W_B = 0.01             # gradient scale of w and b
+SCALE_PROJECTION = 0.5       # gradient scale of the projections
+LOG_EVERY = 100              # iterations per row of history.csv
+FREE_FLAGS = {"train", "restore", "init_from", "model_path", "train_path", "test_path", "raw_path", "iteration",
+              "valid_every", "comment", "jobs", "report_path", "model_num"}   # may differ where a run goes on
+
+
+# ---- the encoder ------------------------------------------------------------------------------------------------
+
+class Encoder(tf.Module):
+    """Log-mel frames (B, T, 40) → d-vectors (B, P) of length 1; holds w and b of the similarity (GE2E, eq. 5) too.
+
+    Gates as in TensorFlow 1's LSTMCell: input i, candidate j, forget f, output o, forget bias 1, no peepholes.
+    """
+
+    def __init__(self, hidden, proj, num_layer, seed=0):
+        super().__init__()
+        seeds = np.random.default_rng(seed).integers(2**31, size=(num_layer, 2)).tolist()
+        self.hidden, self.proj = hidden, proj
+        self.layers = []
+        for layer, (kernel_seed, projection_seed) in enumerate(seeds):
+            inputs = proj if layer else N_MELS
+            kernel = tf.keras.initializers.GlorotUniform(kernel_seed)((inputs + proj, 4 * hidden))
+            projection = tf.keras.initializers.GlorotUniform(projection_seed)((hidden, proj))
+            self.layers.append({"kernel": tf.Variable(kernel, name=f"kernel_{layer}"),
+                                "bias": tf.Variable(tf.zeros(4 * hidden), name=f"bias_{layer}"),
+                                "projection": tf.Variable(projection, name=f"projection_{layer}")})
+        self.w = tf.Variable(10.0, name="w")
+        self.b = tf.Variable(-5.0, name="b")
+        self.mean = tf.Variable(tf.zeros(N_MELS), trainable=False, name="mean")            # of each mel channel
+        self.deviation = tf.Variable(tf.ones(N_MELS), trainable=False, name="deviation")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, N_MELS))])
+    def __call__(self, frames):
+        """Return the d-vectors (B, P) of sequences of frames (B, T, 40)."""
+        frames = tf.transpose((frames - self.mean) / self.deviation, (1, 0, 2))            # (T, B, F)
+        n_frames, batch = tf.shape(frames)[0], tf.shape(frames)[1]
+        by_time = tf.TensorArray(tf.float32, n_frames).unstack(frames)
+        cells = [tf.zeros((batch, self.hidden))] * len(self.layers)
+        outputs = [tf.zeros((batch, self.proj))] * len(self.layers)
+        # One loop carries all layers: the executor then runs layer 2 at frame t beside layer 1 at frame t + 1.
+        _, _, outputs = tf.while_loop(
+            lambda t, *_: t < n_frames,
+            lambda t, cells, outputs: (t + 1, *self.step(by_time.read(t), cells, outputs)),
+            (0, cells, outputs), maximum_iterations=n_frames)
+        return tf.math.l2_normalize(outputs[-1], axis=-1)
+
+    def step(self, inputs, cells, outputs):
+        """Advance all layers by one frame (B, F); cells are (B, H) each, outputs (B, P)."""
+        new_cells, new_outputs = [], []
+        for layer, cell, output in zip(self.layers, cells, outputs, strict=True):
+            gates = tf.matmul(tf.concat((inputs, output), axis=1), layer["kernel"]) + layer["bias"]
+            i, j, f, o = tf.split(gates, 4, axis=1)                                        # (B, H) each
+            cell = tf.sigmoid(f + 1.0) * cell + tf.sigmoid(i) * tf.tanh(j)
+            inputs = tf.matmul(tf.sigmoid(o) * tf.tanh(cell), layer["projection"])         # (B, P)
+            new_cells.append(cell)
+            new_outputs.append(inputs)
+        return new_cells, new_outputs
+
+    def gradient_scales(self):
+        """Return the factor of each trainable variable's gradient, in their order."""
+        scales = {id(self.w): SCALE_W_B, id(self.b): SCALE_W_B}
+        scales.update({id(layer["projection"]): SCALE_PROJECTION for layer in self.layers})
+        return [scales.get(id(variable), 1.0) for variable in self.trainable_variables]
+
+
+def build_encoder(config):
+    """Return a new Encoder of the size that config.hidden, proj and num_layer give, drawn with config.seed.
+
+    It maps (B, T, 40) to unit vectors (B, proj). With w and b, 3 layers of (128, 64) have 210,434 trainable numbers.
+    """
+    return Encoder(config.hidden, config.proj, config.num_layer, config.seed)
+
+
+def trainable_numbers(encoder):
+    """Return how many numbers training changes, w and b among them."""
+    return sum(math.prod(variable.shape) for variable in encoder.trainable_variables)
+
+
+def embed_rows(encoder, segments):
+    """Return the unit vectors (K, D) of segments (K, 40, 180), of which the first 160 frames are read."""
+    frames = np.swapaxes(np.asarray(segments, np.float32)[..., :EMBED_FRAMES], 1, 2)
+    return np.concatenate([encoder(frames[start:start + EMBED_BATCH]).numpy()
+                           for start in range(0, len(frames), EMBED_BATCH)])
+
+
+def unit_mean(vectors):
+    """Return the mean (D,) of vectors (K, D), scaled to length 1."""
+    mean = np.mean(vectors, axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def embed(encoder, segments):
+    """Return the d-vector (D,) of an utterance's segments (K, 40, 180), K > 0: the normalised mean of their vectors."""
+    if not len(segments):
+        raise InputError("there is no segment of speech to embed")
+    return unit_mean(embed_rows(encoder, segments))
+
+
+def embed_speaker(encoder, speaker):
+    """Return {utterance: d-vector (D,)} of a utils.Speaker's utterances that hold speech, in one batch."""
+    rows = embed_rows(encoder, speaker.load())
+    if not np.isfinite(rows).all():
+        raise InputError(f"{speaker.path} gives embeddings that are not finite: preprocess this speaker again")
+    return {utterance: unit_mean(rows[utterance.first:utterance.first + utterance.count])
+            for utterance in speaker.voiced}
+
+
+# ---- the model folder -------------------------------------------------------------------------------------------
+
+def checkpoint_numbers(model_path):
+    """Return the numbers of the checkpoints in a model folder, ascending."""
+    paths = pathlib.Path(model_path, "Check_Point").glob("model.ckpt-*.index")
+    return sorted(int(path.stem.rpartition("-")[2]) for path in paths)
+
+
+def checkpoint_path(model_path, number):
+    """Return the prefix of a checkpoint's files."""
+    return str(pathlib.Path(model_path, "Check_Point", f"model.ckpt-{number}"))
+
+
+def choose_checkpoint(model_path, model_num=None):
+    """Return the number of the checkpoint to load: the one asked for, else the best on validation, else the last."""
+    numbers = checkpoint_numbers(model_path)
+    if not numbers:
+        raise InputError(f"--model_path is {model_path}: there is no checkpoint; train one with "
+                         f"python model.py --train True --model_path {model_path}")
+    best = read_json(pathlib.Path(model_path, "Check_Point", "best.json")) or {}
+    chosen = best.get("model_num", numbers[-1]) if model_num is None else model_num
+    if chosen not in numbers:
+        raise InputError(f"--model_num is {chosen}: {model_path} has the checkpoints {', '.join(map(str, numbers))}")
+    return chosen
+
+
+def load_config(model_path):
+    """Return what config.json in a model folder holds."""
+    stored = read_json(pathlib.Path(model_path, "config.json"))
+    if stored is None:
+        raise InputError(f"--model_path is {model_path}: there is no model (no config.json); train one with "
+                         f"python model.py --train True --model_path {model_path}")
+    return stored
+
+
+def load_encoder(model_path, model_num=None):
+    """Rebuild a trained encoder.
+
+    Parameters
+    ----------
+    model_path : str or Path
+        A model folder.
+    model_num : int, optional
+        The checkpoint's number; without it the best on validation.
+
+    Returns
+    -------
+    encoder : Encoder
+    config : argparse.Namespace
+        The flags of its training, `model_num`, the checkpoint that was loaded, and `given`, empty.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model, not that checkpoint, or one that does not fit.
+    """
+    stored = load_config(model_path)
+    config = configuration.get_config([])
+    vars(config).update(stored["flags"], model_path=str(model_path), given=set())
+    config.model_num = choose_checkpoint(model_path, model_num)
+    encoder = build_encoder(config)
+    restore(tf.train.Checkpoint(encoder=encoder), checkpoint_path(model_path, config.model_num))
+    return encoder, config
+
+
+def restore(checkpoint, path):
+    """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
+    try:
+        checkpoint.read(path).assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as this model's checkpoint: {str(error).splitlines()[0]}") from error
+
+
+# ---- scores -----------------------------------------------------------------------------------------------------
+
+def evaluate(encoder, speakers, m):
+    """Score every probe of every speaker against every speaker, each enrolled with m utterances.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    speakers : list of utils.Speaker
+    m : int
+
+    Returns
+    -------
+    utils.Evaluation
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two speakers, or one has fewer than m + 1 utterances.
+    """
+    if len(speakers) < 2:
+        raise InputError(f"{len(speakers)} speaker: error rates need at least 2")
+    started, centroids, vectors, probes, seconds = time.perf_counter(), [], [], [], 0.0
+    for speaker in speakers:
+        enrolment, rest = utils.enrol_and_probe(speaker, m)
+        if len(enrolment) < m or not rest:
+            raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
+                             f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
+        d_vectors = embed_speaker(encoder, speaker)
+        centroids.append(unit_mean([d_vectors[utterance] for utterance in enrolment]))
+        silence = np.full(encoder.proj, np.nan)
+        vectors += [d_vectors.get(probe, silence) for probe in rest]
+        probes += [(speaker.name, probe.file) for probe in rest]
+        seconds += sum(utterance.speech_seconds for utterance in speaker.voiced)
+    scores = np.nan_to_num(np.stack(vectors) @ np.stack(centroids).T, nan=-np.inf)          # (P, S)
+    names = [speaker.name for speaker in speakers]
+    labels = np.array([owner for owner, _ in probes])[:, None] == np.array(names)
+    return utils.Evaluation(names, probes, scores, labels, m, seconds, time.perf_counter() - started)
+
+
+def test(config):
+    """Evaluate the model in config.model_path on the speakers of config.test_path, or on the audio of --raw_path.
+
+    The feature flags become those of the model. Returns a utils.Evaluation; see `evaluate` for what is raised.
+    """
+    encoder, trained = load_encoder(config.model_path, config.model_num)
+    features = {name: getattr(trained, name) for name in FEATURE_FLAGS}
+    flags = features | {name: getattr(trained, name) for name in MODEL_FLAGS}
+    configuration.adopt(config, flags, config.model_path)
+    config.model_num = trained.model_num
+    folder = data_preprocess.cached_features(config) if "raw_path" in config.given else config.test_path
+    speakers, settings = utils.load_features(folder)
+    notes = utils.check_features(speakers, settings, features, folder)
+    if "speaker_number" in config.given:
+        if len(speakers) < config.speaker_number:
+            raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
+        chosen = np.random.default_rng(config.seed).choice(len(speakers), config.speaker_number, replace=False)
+        speakers = [speakers[i] for i in sorted(chosen)]
+    evaluation = evaluate(encoder, speakers, config.utterance_number)
+    evaluation.notes.extend(notes)
+    return evaluation
+
+
+# ---- training ---------------------------------------------------------------------------------------------------
+
+def train(config):
+    """Train an encoder on the features in config.train_path, into the model folder config.model_path.
+
+    Ctrl-C saves a checkpoint, says so, and is raised again.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a model and --restore is not True, the features do not fit, there are fewer than N
+        speakers, or the loss is no longer finite.
+    """
+    base = config.model_path if config.restore else config.init_from
+    if not config.restore and checkpoint_numbers(config.model_path):
+        raise InputError(f"--model_path is {config.model_path}: there is a model already; go on with --restore True, "
+                         "or name another folder")
+    stored = load_config(base) if base else {"flags": {}}
+    fixed = stored["flags"].keys() - FREE_FLAGS if config.restore else FEATURE_FLAGS + MODEL_FLAGS
+    configuration.adopt(config, {name: stored["flags"][name] for name in fixed if base}, base)
+    speakers, settings = utils.load_features(config.train_path)
+    if settings and not base:
+        configuration.adopt(config, {name: settings[name] for name in FEATURE_FLAGS}, config.train_path)
+    features = data_preprocess.feature_settings(config)
+    notes = utils.check_features(speakers, settings, features, config.train_path)
+    training, validation = utils.split_validation(
+        speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
+        names=stored["validation"] if config.restore else None)
+    if len(training) < config.speaker_number:
+        raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} training "
+                         "speakers; lower it")
+
+    encoder = load_encoder(config.init_from)[0] if config.init_from else build_encoder(config)
+    if not base:
+        mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
+        encoder.mean.assign(mean)
+        encoder.deviation.assign(deviation)
+    if not config.restore:
+        write_json(os.path.join(config.model_path, "config.json"), {
+            "flags": {name: value for name, value in vars(config).items() if name != "given"}, "notes": notes,
+            "command": shlex.join(sys.argv), "versions": versions(),
+            "normalisation": {"mean": encoder.mean.numpy().tolist(), "deviation": encoder.deviation.numpy().tolist()},
+            "validation": [speaker.name for speaker in validation]})
+    for line in introduction(encoder, config, training, validation) + notes:
+        print(line)
+    Trainer(config, encoder, training, validation).run()
+
+
+def introduction(encoder, config, training, validation):
+    """Return the lines that say what is about to be trained on what."""
+    utterances = sum(len(speaker.voiced) for speaker in training)
+    lines = [f"encoder: {config.num_layer} x ({config.hidden}, {config.proj}), "
+             f"{trainable_numbers(encoder):,} trainable numbers",
+             f"training: {len(training)} speakers, {utterances} utterances; validation: {len(validation)} speakers"]
+    if not validation:
+        lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances, "
+                     f"--valid_ratio {config.valid_ratio} gives fewer: no EER is measured and no threshold stored; "
+                     "python test.py --store_threshold True measures one on test speakers")
+    return lines
+
+
+def versions():
+    """Return the versions that a model was trained with."""
+    return {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": tf.keras.__version__,
+            "librosa": data_preprocess.librosa.__version__, "numpy": np.__version__}
+
+
+def build_optimizer(config):
+    """Return the Keras optimizer of --optim with the learning rate of --schedule."""
+    keras = tf.keras.optimizers
+    if config.schedule == "cosine":
+        rate = keras.schedules.CosineDecay(config.lr, config.iteration)
+    else:
+        rate = keras.schedules.ExponentialDecay(config.lr, 10000, 0.5, staircase=True)
+    if config.optim == "adam":
+        return keras.Adam(rate, beta_1=config.beta1, beta_2=config.beta2)
+    return {"sgd": keras.SGD, "rmsprop": keras.RMSprop}[config.optim](rate)
+
+
+def build_step(encoder, optimizer, n, m, loss):
+    """Return a compiled training step: frames (N * M, T, 40) → the loss of the batch; it updates the weights."""
+    variables, scales = encoder.trainable_variables, encoder.gradient_scales()
+    optimizer.build(variables)
+
+    @tf.function(input_signature=[tf.TensorSpec((n * m, None, N_MELS))])
+    def step(frames):
+        with tf.GradientTape() as tape:
+            embedded = tf.reshape(encoder(frames), (n, m, -1))
+            value = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), loss)
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(value, variables), CLIP_NORM)
+        optimizer.apply([scale * gradient for scale, gradient in zip(scales, gradients, strict=True)], variables)
+        return value
+
+    return step
+
+
+class Trainer:
+    """One training run: its loop, its checkpoints, its history. The optimizer counts the iterations."""
+
+    def __init__(self, config, encoder, training, validation):
+        self.config, self.encoder, self.training, self.validation = config, encoder, training, validation
+        self.folder = pathlib.Path(config.model_path)
+        self.optimizer = build_optimizer(config)
+        self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss)
+        self.loss_sum = tf.Variable(0.0, dtype=tf.float64)          # since the last row of the history
+        self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum)
+        if config.restore:
+            restore(self.checkpoint, checkpoint_path(self.folder, checkpoint_numbers(self.folder)[-1]))
+        self.history = utils.History(self.folder / "history.csv", self.iteration)
+        self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
+        self.clock = (time.perf_counter(), self.iteration)
+
+    @property
+    def iteration(self):
+        return int(self.optimizer.iterations)
+
+    def batches(self):
+        """Return the batches from this iteration on; batch k is drawn from default_rng([seed, k])."""
+        config, mask_value, first = self.config, self.encoder.mean.numpy(), self.iteration
+
+        def draw():
+            for k in range(first, config.iteration):
+                yield utils.random_batch(
+                    self.training, config.speaker_number, config.utterance_number,
+                    crop=(config.crop_min, config.crop_max), mask_channels=config.mask_channels,
+                    mask_value=mask_value, rng=np.random.default_rng([config.seed, k]))
+
+        shape = (config.speaker_number * config.utterance_number, None, N_MELS)
+        return tf.data.Dataset.from_generator(draw, output_signature=tf.TensorSpec(shape)).prefetch(4)
+
+    def run(self):
+        """Train to the last iteration."""
+        config = self.config
+        bar = tqdm.tqdm(total=config.iteration, initial=self.iteration, unit="step", dynamic_ncols=True)
+        try:
+            for frames in self.batches():
+                loss = float(self.step(frames))
+                if not math.isfinite(loss):
+                    raise InputError(f"the loss is {loss} at iteration {self.iteration}: lower --lr {config.lr} and "
+                                     "go on from the last checkpoint with --restore True")
+                self.loss_sum.assign_add(loss)
+                bar.update()
+                validated = self.iteration % config.valid_every == 0 or self.iteration == config.iteration
+                if validated or self.iteration % LOG_EVERY == 0:
+                    self.log(bar, self.validate() if validated else None)
+                if validated:
+                    self.save()
+        except KeyboardInterrupt:
+            self.save()
+            bar.close()
+            print(f"\nstopped at iteration {self.iteration} of {config.iteration}, which is saved; "
+                  f"go on with --restore True --model_path {self.folder}", file=sys.stderr)
+            raise
+        bar.close()
+
+    def validate(self):
+        """Return the EER on the validation speakers; the best so far leaves best.json and thresholds.json."""
+        if not self.validation:
+            return None
+        evaluation = evaluate(self.encoder, self.validation, self.config.utterance_number)
+        eer = utils.equal_error_rate(evaluation.scores, evaluation.labels)[0]
+        best = read_json(self.folder / "Check_Point" / "best.json")
+        if best is None or eer < best["valid_eer"]:
+            self.save()
+            store_thresholds(self.folder, self.iteration, evaluation, f"{len(self.validation)} validation speakers")
+            write_json(self.folder / "Check_Point" / "best.json", {"model_num": self.iteration, "valid_eer": eer})
+        return eer
+
+    def save(self):
+        """Write the checkpoint of this iteration; keep the best one beside it, and no other."""
+        folder = self.folder / "Check_Point"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint.write(checkpoint_path(self.folder, self.iteration))
+        best = (read_json(folder / "best.json") or {}).get("model_num")
+        for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best}:
+            for path in folder.glob(f"model.ckpt-{number}.*"):
+                path.unlink()
+
+    def log(self, bar, eer):
+        """Add a row to history.csv, TensorBoard and the progress bar."""
+        config, now, last = self.config, time.perf_counter(), self.history.last
+        elapsed, steps = now - self.clock[0], self.iteration - self.clock[1]
+        row = {"iteration": self.iteration, "loss": float(self.loss_sum) / (self.iteration - int(last["iteration"])),
+               "learning_rate": float(self.optimizer.learning_rate),
+               "utterances_per_second": steps * config.speaker_number * config.utterance_number / elapsed,
+               "seconds": float(last["seconds"]) + elapsed, "valid_eer": eer}
+        self.history.add(row)
+        self.loss_sum.assign(0.0)
+        self.clock = now, self.iteration
+        with self.writer.as_default(step=self.iteration):
+            for name, value in row.items():
+                if value is not None and name != "iteration":
+                    tf.summary.scalar(name, value)
+        bar.set_postfix_str(f"loss {row['loss']:.3f}, lr {row['learning_rate']:.2g}, "
+                            f"{row['utterances_per_second']:.0f} utterances/s")
+        if eer is not None:
+            bar.write(f"iteration {self.iteration}: loss {row['loss']:.3f}, EER on validation speakers {eer:.4f}")
+
+
+def store_thresholds(model_path, model_num, evaluation, source):
+    """Write the operating points measured on `source` (a text) as the thresholds of a checkpoint."""
+    write_json(os.path.join(model_path, "thresholds.json"),
+               {"model_num": model_num, "source": source, "points": evaluation.points})
+
+
+def load_thresholds(model_path, model_num):
+    """Return what thresholds.json holds, None if it is missing or was measured for another checkpoint."""
+    stored = read_json(os.path.join(model_path, "thresholds.json"))
+    return stored if stored and stored["model_num"] == model_num else None
+
+
+def use_cores():
+    """Let the encoder's layers run beside each other; must come before TensorFlow's first operation.
+
+    One thread per operation and one operation per core is fastest for three small layers on two cores.
+    """
+    cores = joblib.cpu_count()
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 3))
+    tf.config.threading.set_inter_op_parallelism_threads(cores)
+
+
+def work(config):
+    """Train or test, as the flags say."""
+    use_cores()
+    if config.train:
+        train(config)
+        print(f"done: next, python test.py --model_path {config.model_path} --test_path DIR")
+    else:
+        evaluation = test(config)
+        print(evaluation.describe(load_thresholds(config.model_path, config.model_num)))
+    return 0
+
+
+def main(argv=None):
+    """Run the command line; return the exit code."""
+    return configuration.run(work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,455 @@
+"""What training and test share: feature folders, batches, the GE2E equations, error rates.
+
+The equations are numbered as in Wan, Wang, Papir, Lopez Moreno: Generalized End-to-End Loss for Speaker Verification
+(ICASSP 2018, arXiv 1710.10467), eq. 6 as the authors' page corrects it. N speakers, M utterances per speaker,
+T frames, F = 40 mel channels, D dimensions of the d-vector.
+"""
+import contextlib
+import csv
+import io
+import os
+import pathlib
+import tempfile
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from configuration import InputError
+from data_preprocess import N_MELS, read_json, write_whole
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Keep the chatter that TensorFlow's libraries write to file descriptor 2 as they load; show it if that fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            chatter.seek(0)
+            os.write(kept, chatter.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+with quiet_start():
+    import tensorflow as tf
+
+
+# ---- feature folders --------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Utterance:
+    """One source file of a speaker: rows [first, first + count) of the features; count 0 and a reason if it gave none."""
+
+    file: str
+    first: int
+    count: int
+    seconds: float = 0.0
+    speech_seconds: float = 0.0
+    dropped: str = ""
+
+    @property
+    def session(self):
+        """The sub-folder of the speaker that the file lies in."""
+        return os.path.dirname(self.file)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One speaker's feature file (K, 40, frames) and the utterances that its rows come from."""
+
+    name: str
+    path: pathlib.Path
+    utterances: tuple
+
+    @property
+    def voiced(self):
+        """The utterances that gave segments."""
+        return [utterance for utterance in self.utterances if utterance.count]
+
+    def load(self):
+        """Open the features, float32 (K, 40, frames), memory-mapped."""
+        return open_features(self.path)
+
+
+def open_features(path):
+    """Memory-map a feature file (K, 40, frames); InputError where it is anything else."""
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} is not a feature file: {error}") from error
+    if features.ndim != 3 or features.shape[1] != N_MELS or features.dtype.kind != "f" or not len(features):
+        raise InputError(f"{path} holds {features.dtype} of shape {features.shape}; features are float32 "
+                         f"of shape (segments, {N_MELS}, frames): preprocess this speaker again")
+    return features
+
+
+def load_features(folder):
+    """List the speakers of a feature folder.
+
+    Returns
+    -------
+    speakers : list of Speaker
+        In the order of their names.
+    settings : dict or None
+        The flags they were made with; None for an ancestor's folder, where each row counts as an utterance.
+
+    Raises
+    ------
+    InputError
+        If there are none, or a file does not fit its description.
+    """
+    folder = pathlib.Path(folder)
+    manifest = read_json(folder / "manifest.json")
+    paths = sorted(folder.glob("*.npy"))
+    if not paths:
+        raise InputError(f"{folder} holds no features: make them with python data_preprocess.py --raw_path DIR")
+    return [read_speaker(path, described=bool(manifest)) for path in paths], manifest and manifest["settings"]
+
+
+def read_speaker(path, described):
+    """Return the Speaker of a .npy file and, where `described`, of the .json beside it."""
+    rows = len(open_features(path))
+    if not described:
+        return Speaker(path.stem, path, tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(rows)))
+    record = read_json(path.with_suffix(".json"))
+    if record is None or sum(entry["count"] for entry in record["utterances"]) != rows:
+        raise InputError(f"{path} and the .json beside it do not belong together: run data_preprocess.py again")
+    fields = Utterance.__dataclass_fields__
+    return Speaker(path.stem, path, tuple(Utterance(**{field: entry[field] for field in fields})
+                                          for entry in record["utterances"]))
+
+
+def check_features(speakers, settings, wanted, folder):
+    """Refuse features made with other settings than the dict `wanted`; return notes on those that do not say how."""
+    if settings is None:
+        frames = {speaker.load().shape[2] for speaker in speakers}
+        if frames != {wanted["tisv_frame"]}:
+            raise InputError(f"{folder} holds segments of {sorted(frames)} frames: --tisv_frame is {wanted['tisv_frame']}")
+        return [f"{folder} does not say how its features were made: each row counts as an utterance"]
+    for name, value in wanted.items():
+        if settings[name] != value:
+            raise InputError(f"{folder} was made with --{name} {settings[name]}, the model with {value}: "
+                             f"preprocess the audio again with --{name} {value}")
+    return []
+
+
+def channel_statistics(speakers, rng):
+    """Return mean and standard deviation (F,) of each mel channel over up to 20 segments of every speaker."""
+    count, total, squares = 0, np.zeros(N_MELS), np.zeros(N_MELS)
+    for speaker in speakers:
+        features = speaker.load()
+        sample = np.asarray(features[np.sort(rng.permutation(len(features))[:20])], np.float64)
+        if not np.isfinite(sample).all():
+            raise InputError(f"{speaker.path} holds numbers that are not finite: preprocess this speaker again")
+        count += sample.shape[0] * sample.shape[2]
+        total += sample.sum(axis=(0, 2))
+        squares += np.square(sample).sum(axis=(0, 2))
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+
+
+# ---- batches ----------------------------------------------------------------------------------------------------
+
+def random_batch(speakers, n, m, *, crop, mask_channels, mask_value, rng):
+    """Draw a training batch: n different speakers, m crops of each, all of one random length.
+
+    Parameters
+    ----------
+    speakers : sequence of Speaker
+    n, m : int
+        N and M.
+    crop : (int, int)
+        Shortest and longest crop, in frames.
+    mask_channels : int
+        Half of the crops lose a band of 1 to this many mel channels; 0 for none.
+    mask_value : np.ndarray, shape (F,)
+        What stands in a lost channel.
+    rng : np.random.Generator
+
+    Returns
+    -------
+    np.ndarray, float32, shape (N * M, T, F), grouped by speaker
+    """
+    length = int(rng.integers(crop[0], crop[1] + 1))
+    batch = np.empty((n, m, length, N_MELS), np.float32)
+    for i, speaker in enumerate(rng.choice(len(speakers), n, replace=False)):
+        features = speakers[speaker].load()
+        for j, row in enumerate(draw_rows(speakers[speaker].voiced, m, rng)):
+            start = int(rng.integers(features.shape[2] - length + 1))
+            batch[i, j] = features[row, :, start:start + length].T
+    batch = batch.reshape(n * m, length, N_MELS)
+    if mask_channels:
+        mask_bands(batch, mask_channels, mask_value, rng)
+    return batch
+
+
+def draw_rows(utterances, m, rng):
+    """Draw m rows of a speaker's features: of different utterances, and of different rows, as far as there are."""
+    order = np.resize(rng.permutation(len(utterances)), m)
+    rows = []
+    for index, picks in zip(*np.unique(order, return_counts=True), strict=True):
+        utterance = utterances[index]
+        rows.extend(utterance.first + rng.choice(utterance.count, picks, replace=picks > utterance.count))
+    return rows
+
+
+def mask_bands(batch, widest, value, rng):
+    """Set a band of 1 to `widest` neighbouring mel channels of every second crop (B, T, F) to `value` (F,), in place."""
+    for crop in batch[rng.random(len(batch)) < 0.5]:
+        width = int(rng.integers(1, widest + 1))
+        low = int(rng.integers(N_MELS - width + 1))
+        crop[:, low:low + width] = value[low:low + width]
+
+
+# ---- the equations ----------------------------------------------------------------------------------------------
+
+def similarity(embedded, w, b, centroids=None):
+    """Return the scaled similarity of every utterance to every speaker (GE2E, eq. 5, 8 and 9).
+
+    Parameters
+    ----------
+    embedded : tensor, shape (N, M, D)
+        Unit vectors, M utterances of each of N speakers.
+    w, b : scalar
+        Scale, which enters as |w| (the paper wants it positive), and offset.
+    centroids : tensor, shape (N, D), optional
+        Enrolled speakers. Without them each speaker's centroid is the mean of its utterances, and an utterance is left
+        out of the centroid of its own speaker.
+
+    Returns
+    -------
+    tensor, shape (N, M, N)
+        |w| cos(e_ji, c_k) + b
+    """
+    if centroids is not None:
+        cosine = tf.einsum("jid,kd->jik", embedded, tf.math.l2_normalize(centroids, axis=-1))
+        return tf.abs(w) * cosine + b
+    total = tf.reduce_sum(embedded, axis=1)                                                      # (N, D)
+    cosine = tf.einsum("jid,kd->jik", embedded, tf.math.l2_normalize(total, axis=-1))            # (N, M, N)
+    others = tf.math.l2_normalize(total[:, tf.newaxis] - embedded, axis=-1)                      # eq. 8, (N, M, D)
+    own = tf.reduce_sum(embedded * others, axis=-1, keepdims=True)                               # (N, M, 1)
+    return tf.abs(w) * tf.where(same_speaker(cosine), own, cosine) + b                           # eq. 9
+
+
+def same_speaker(matrix):
+    """Return the mask (N, 1, N) of the entries of a similarity matrix (N, M, N) where j = k."""
+    return tf.eye(tf.shape(matrix)[0], dtype=tf.bool)[:, tf.newaxis]
+
+
+def ge2e_loss(similarity, kind):
+    """Return the GE2E loss of a batch, summed over its utterances.
+
+    Parameters
+    ----------
+    similarity : tensor, shape (N, M, N)
+    kind : str
+        "softmax" (eq. 6) or "contrast" (eq. 7).
+
+    Returns
+    -------
+    scalar tensor
+    """
+    own = same_speaker(similarity)
+    if kind == "softmax":
+        correct = tf.reduce_sum(tf.where(own, similarity, 0), axis=-1)
+        return tf.reduce_sum(tf.reduce_logsumexp(similarity, axis=-1) - correct)
+    if kind == "contrast":
+        probability = tf.sigmoid(similarity)
+        correct = tf.reduce_sum(tf.where(own, probability, 0), axis=-1)
+        closest = tf.reduce_max(tf.where(own, 0, probability), axis=-1)
+        return tf.reduce_sum(1 - correct + closest)
+    raise InputError(f"loss is {kind!r}: choose softmax or contrast")
+
+
+# ---- the protocol and its error rates ---------------------------------------------------------------------------
+
+def enrol_and_probe(speaker, m):
+    """Choose a speaker's m enrolment utterances and its probes, all others; no source file is in both.
+
+    Where a speaker has several sessions (sub-folders), those that the enrolment used give no probes, provided that
+    others remain. Probes without speech stay in: they are trials too. Unreadable files do not.
+
+    Returns
+    -------
+    enrolment : list of Utterance
+    probes : list of Utterance
+    """
+    enrolment = speaker.voiced[:m]
+    used = {utterance.session for utterance in enrolment}
+    rest = [utterance for utterance in speaker.utterances
+            if utterance not in enrolment and (utterance.count or utterance.seconds)]
+    other_sessions = [utterance for utterance in rest if utterance.session not in used]
+    return enrolment, other_sessions or rest
+
+
+def split_validation(speakers, m, *, ratio, rng, names=None):
+    """Part training from validation speakers.
+
+    Parameters
+    ----------
+    speakers : list of Speaker
+    m : int
+        Validation speakers are drawn from those with more than m utterances.
+    ratio : float
+        The share of them that is drawn; fewer than 2 would measure nothing, and none is drawn.
+    rng : np.random.Generator
+    names : list of str, optional
+        The validation speakers, where an earlier run has drawn them.
+
+    Returns
+    -------
+    training, validation : lists of Speaker
+    """
+    if names is None:
+        able = [speaker.name for speaker in speakers if len(speaker.voiced) > m]
+        number = round(ratio * len(able))
+        names = rng.choice(able, number, replace=False).tolist() if number >= 2 else []
+    missing = set(names) - {speaker.name for speaker in speakers}
+    if missing:
+        raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
+    return ([speaker for speaker in speakers if speaker.name not in names],
+            [speaker for speaker in speakers if speaker.name in names])
+
+
+def error_rates(scores, labels):
+    """Return false-acceptance and false-rejection rates; a trial is accepted where score >= threshold.
+
+    Parameters
+    ----------
+    scores : array-like, shape (n,)
+        -inf for a probe without speech.
+    labels : array-like of bool, shape (n,)
+        True for a target trial.
+
+    Returns
+    -------
+    thresholds : np.ndarray, shape (k,)
+        The distinct scores, ascending, and +inf.
+    far, frr : np.ndarray, shape (k,)
+
+    Raises
+    ------
+    InputError
+        If a score is NaN, or target or non-target trials are missing.
+    """
+    scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
+    targets, others = np.sort(scores[labels]), np.sort(scores[~labels])
+    if np.isnan(scores).any():
+        raise InputError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: there is no error rate")
+    if not len(targets) or not len(others):
+        raise InputError(f"{len(targets)} target and {len(others)} non-target trials: error rates need both kinds")
+    thresholds = np.append(np.unique(scores), np.inf)
+    far = 1 - np.searchsorted(others, thresholds, side="left") / len(others)
+    frr = np.searchsorted(targets, thresholds, side="left") / len(targets)
+    return thresholds, far, frr
+
+
+def equal_error_rate(scores, labels):
+    """Return the equal error rate, (FAR + FRR) / 2 where |FAR - FRR| is least, and the lowest such threshold."""
+    thresholds, far, frr = error_rates(scores, labels)
+    best = np.argmin(np.round(np.abs(far - frr), 12))  # rounded: equal differences must tie
+    return float(far[best] + frr[best]) / 2, float(thresholds[best])
+
+
+def operating_points(scores, labels, false_alarms=(0.01, 0.001)):
+    """Return thresholds with their error rates: at the EER, and the lowest that keeps FAR within each bound.
+
+    A bound f needs at least 1 / f non-target trials and a threshold among the scores; where it has not, it is left out.
+
+    Returns
+    -------
+    dict
+        {"eer" or str(bound): {"threshold", "far", "frr"}}
+    """
+    thresholds, far, frr = error_rates(scores, labels)
+    n_others = np.size(labels) - np.count_nonzero(labels)
+    chosen = {"eer": int(np.flatnonzero(thresholds == equal_error_rate(scores, labels)[1])[0])}
+    for bound in false_alarms:
+        index = int(np.argmax(far <= bound))
+        if n_others * bound >= 1 and np.isfinite(thresholds[index]):
+            chosen[str(bound)] = index
+    return {name: {"threshold": float(thresholds[i]), "far": float(far[i]), "frr": float(frr[i])}
+            for name, i in chosen.items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the enrolment protocol gave: P probes scored against S enrolled speakers."""
+
+    speakers: list                          # S names
+    probes: list                            # P pairs (speaker name, file)
+    scores: np.ndarray                      # (P, S) cosine; -inf for a probe without speech
+    labels: np.ndarray                      # (P, S) True where the probe is the speaker's
+    enrolment_utterances: int
+    embedded_seconds: float                 # speech that was embedded
+    elapsed_seconds: float                  # time that took
+    notes: list = field(default_factory=list)
+
+    @property
+    def without_speech(self):
+        """The number of probes that hold no speech."""
+        return int(np.isneginf(self.scores).all(axis=1).sum())
+
+    @property
+    def points(self):
+        """The operating points of the scores (operating_points)."""
+        return operating_points(self.scores, self.labels)
+
+    def matrix(self, n=4):
+        """Return the similarities (n, m, n) of the first n speakers' first probes, as the ancestors printed them."""
+        owners = [name for name, _ in self.probes]
+        n = min(n, len(self.speakers))
+        rows = [[i for i, owner in enumerate(owners) if owner == name] for name in self.speakers[:n]]
+        m = min(self.enrolment_utterances, *map(len, rows))
+        return np.stack([self.scores[indices[:m], :n] for indices in rows])
+
+    def describe(self, stored=None):
+        """Return what a test prints: similarities, trials, EER, and the error rates at the stored threshold."""
+        targets, point = int(self.labels.sum()), self.points["eer"]
+        eer = equal_error_rate(self.scores, self.labels)[0]
+        with np.printoptions(precision=2, suppress=True):
+            lines = [str(self.matrix())]
+        lines += [f"{len(self.speakers)} speakers, each enrolled with {self.enrolment_utterances} utterances",
+                  f"{targets} target and {self.labels.size - targets} non-target trials",
+                  f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
+        if self.embedded_seconds:
+            lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
+        lines.append(f"EER : {eer:.4f} (thres:{point['threshold']:.4f}, FAR:{point['far']:.4f}, FRR:{point['frr']:.4f})")
+        if stored:
+            threshold = stored["points"]["eer"]["threshold"]
+            accepted = self.scores >= threshold
+            lines.append(f"at the threshold {threshold:.4f}, measured on {stored['source']}: "
+                         f"FAR:{accepted[~self.labels].mean():.4f}, FRR:{1 - accepted[self.labels].mean():.4f}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+class History:
+    """history.csv: a row per stretch of training, rewritten whole; rows after `iteration` are forgotten."""
+
+    FIELDS = ("iteration", "loss", "learning_rate", "utterances_per_second", "seconds", "valid_eer")
+
+    def __init__(self, path, iteration):
+        self.path, self.rows = path, []
+        if iteration and path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+
+    @property
+    def last(self):
+        """The last row, before the first one a row of zeros."""
+        return self.rows[-1] if self.rows else dict.fromkeys(self.FIELDS, 0)
+
+    def add(self, row):
+        """Append a row, a dict of FIELDS."""
+        self.rows.append(row)
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, self.FIELDS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_whole(self.path, lambda file: file.write(text.getvalue().encode()))
