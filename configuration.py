@@ -52,6 +52,7 @@ class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, without the usage of every flag before them."""
 
     def error(self, message):
+        """Print the message and end with exit code 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -64,20 +65,29 @@ def boolean(text):
     raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
 
 
+SWITCH = {"type": boolean, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
+
+
 def build_parser():
     """Return the ArgumentParser of all scripts; units stand in the help."""
     parser = OneLineParser(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    switch = {"type": boolean, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
+    add_data_flags(parser.add_argument_group("data").add_argument)
+    add_model_flags(parser.add_argument_group("model").add_argument)
+    add_training_flags(parser.add_argument_group("training").add_argument)
+    add_evaluation_flags(parser.add_argument_group("evaluation").add_argument)
+    return parser
 
-    add = parser.add_argument_group("data").add_argument
+
+def add_data_flags(add):
+    """Add the flags of audio and features; `add` is a group's add_argument, as below."""
     add("--raw_path", default="./raw_data", help="audio, one folder per speaker")
     add("--train_path", default="./train_tisv", help="features of the training speakers")
     add("--test_path", default="./test_tisv", help="features of the test speakers")
     add("--noise_path", default="./noise", help="noise of text-dependent training")
     add("--enroll_path", default="./enroll", help="enrolled speakers")
     add("--verify_path", default="./verify", help="probes to be verified")
-    add("--tdsv", **switch, help="text-dependent verification; only False is built so far")
-    add("--verify", **switch, help="verify a probe; only False is built so far")
+    add("--tdsv", **SWITCH, help="text-dependent verification; only False is built so far")
+    add("--verify", **SWITCH, help="verify a probe; only False is built so far")
     add("--test_ratio", type=float, default=0.1, help="share of the speakers kept for the test")
     add("--sr", type=int, default=8000, help="sampling rate of the features (Hz)")
     add("--nfft", type=int, default=512, help="FFT length (samples)")
@@ -88,17 +98,21 @@ def build_parser():
     add("--tisv_frame", type=int, default=180, help="length of a stored segment (frames)")
     add("--jobs", type=int, help="processes that preprocess; none: one per core")
 
-    add = parser.add_argument_group("model").add_argument
+
+def add_model_flags(add):
+    """Add the flags of the encoder and its folder."""
     add("--hidden", type=int, default=128, help="LSTM cells per layer")
     add("--proj", type=int, default=64, help="dimension of each layer's projection, and of the d-vector")
     add("--num_layer", type=int, default=3, help="LSTM layers")
     add("--model_path", default="./model", help="folder of the model")
     add("--model_num", type=int, help="number of the checkpoint to load; none: the best on validation")
-    add("--restore", **switch, help="go on with the training run in --model_path")
+    add("--restore", **SWITCH, help="go on with the training run in --model_path")
     add("--init_from", metavar="DIR", help="start a new run from the weights of the model in DIR")
 
-    add = parser.add_argument_group("training").add_argument
-    add("--train", **switch, help="train; without it model.py tests")
+
+def add_training_flags(add):
+    """Add the flags of the loss, the batches and the optimizer."""
+    add("--train", **SWITCH, help="train; without it model.py tests")
     add("--speaker_number", "--N", type=int, default=32, help="speakers per batch; test.py: speakers tested, if given")
     add("--utterance_number", "--M", type=int, default=5, help="utterances per speaker: in a batch, in an enrolment")
     add("--noise_filenum", type=int, default=16, help="noise files of text-dependent training")
@@ -119,10 +133,11 @@ def build_parser():
     add("--seed", type=int, default=0, help="seed of weights, batches and validation speakers")
     add("--comment", default="", help="any words, kept in the model's config.json")
 
-    add = parser.add_argument_group("evaluation").add_argument
+
+def add_evaluation_flags(add):
+    """Add the flags of test.py."""
     add("--report_path", default="./report", help="folder of evaluation.json and its pictures")
-    add("--store_threshold", **switch, help="test.py: store the thresholds measured on the test set with the model")
-    return parser
+    add("--store_threshold", **SWITCH, help="test.py: store the thresholds measured on the test set with the model")
 
 
 def get_config(argv=None):

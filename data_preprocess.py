@@ -243,7 +243,7 @@ def find_speakers(raw_path, test_ratio):
         raise InputError(f"--raw_path is {raw_path}: there is no such folder")
     folders = sub_folders(raw_path)
     if not folders:
-        raise InputError(f"--raw_path is {raw_path}: it has no speakers; put the audio of each into a folder of its own")
+        raise InputError(f"--raw_path is {raw_path}: it has no folders; put the audio of each speaker into one")
     if {folder.name for folder in folders} == {"train", "test"}:
         return {part: named(sub_folders(raw_path / part)) for part in ("train", "test")}
     parts = {"train": {}, "test": {}}
@@ -295,17 +295,20 @@ def process_speaker(name, source, folder, config):
     files, others = audio_files(source)
     stamps = [[(source / file).stat().st_size, (source / file).stat().st_mtime_ns] for file in files]
     old = read_json(description)
-    if (old and [entry["file"] for entry in old["utterances"]] == files and old["ignored"] == others
-            and [entry["stamp"] for entry in old["utterances"]] == stamps and features.exists() == (old["segments"] > 0)):
-        return old
-
-    if old and old["source"] != str(source.resolve()) and {entry["file"] for entry in old["utterances"]}.isdisjoint(files):
-        raise InputError(f"{description} is a speaker from {old['source']}, {source} another of the same name: rename one")
+    if old:
+        old_files = [entry["file"] for entry in old["utterances"]]
+        if (old_files == files and [entry["stamp"] for entry in old["utterances"]] == stamps
+                and old["ignored"] == others and features.exists() == (old["segments"] > 0)):
+            return old
+        if old["source"] != str(source.resolve()) and set(old_files).isdisjoint(files):
+            raise InputError(f"{description} describes a speaker from {old['source']}, {source} is another of the same "
+                             "name: rename its folder")
     parts, utterances = [], []
     for file, stamp in zip(files, stamps, strict=True):
         cuts, entry = process_utterance(source / file, config)
         utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp})
-        parts.append(cuts)
+        if len(cuts):
+            parts.append(cuts)
     record = {"speaker": name, "source": str(source.resolve()), "segments": sum(map(len, parts)),
               "settings": feature_settings(config), "ignored": others, "utterances": utterances}
     if record["segments"]:
@@ -339,7 +342,7 @@ def claim(folder, config, stored):
     if manifest:
         configuration.adopt(config, {name: manifest["settings"][name] for name in stored}, folder)
     elif any(folder.glob("*.npy")):
-        raise InputError(f"{folder} holds features without a manifest.json, made by another program: name a new folder")
+        raise InputError(f"{folder} holds features of another program (no manifest.json): name a new folder")
 
 
 def preprocess(sources, folder, config):
@@ -367,7 +370,7 @@ def preprocess(sources, folder, config):
     work = joblib.Parallel(n_jobs=config.jobs or -1, return_as="generator_unordered")
     records = work(joblib.delayed(process_speaker)(name, source, folder, config) for name, source in sources.items())
     totals, losses = collections.Counter(), []
-    for record in tqdm.tqdm(records, total=len(sources), desc=str(folder), unit="speaker"):
+    for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
         totals.update(count(record))
         losses += [f"{record['source']}/{entry['file']} {entry['dropped']}"
                    for entry in record["utterances"] if entry["dropped"]]
@@ -375,10 +378,16 @@ def preprocess(sources, folder, config):
     return totals, sorted(losses)
 
 
+def progress(iterable=None, **options):
+    """Return a tqdm bar that a log file, unlike a terminal, shows only every 30 s."""
+    return tqdm.tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 30, dynamic_ncols=True, **options)
+
+
 def count(record):
     """Return the numbers of one speaker's record, named as the summary shows them."""
     numbers = collections.Counter(speakers=1, utterances=len(record["utterances"]), segments=record["segments"])
-    numbers["speakers without speech"] = int(not record["segments"])
+    numbers.update({"speakers without speech": int(not record["segments"]), "seconds kept": 0.0,
+                    "seconds in too short utterances": 0.0})
     for entry in record["utterances"]:
         numbers["seconds heard"] += entry["seconds"]
         numbers["seconds of pauses"] += entry["seconds"] - entry["speech_seconds"]
@@ -401,7 +410,7 @@ def summary(totals):
 
 
 def cached_features(config):
-    """Make the features of the audio in config.raw_path, of its test part if it has one; return their folder in ./cache.
+    """Make the features of the audio in config.raw_path, or of its test part; return their folder in ./cache.
 
     A later call with the same audio and settings finds them there.
     """
@@ -432,10 +441,11 @@ def work(config):
     known = {part: {path.stem for path in pathlib.Path(folder).glob("*.json")} for part, folder in folders.items()}
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
     if both:
-        raise InputError(f"speaker {min(both)} is in both train and test: the test needs speakers of its own; rename one")
+        raise InputError(f"speaker {min(both)} is in train and test: a test needs speakers of its own; rename one")
     results = {part: preprocess(sources, folders[part], config) for part, sources in parts.items() if sources}
-    losses = [loss for _, lines in results.values() for loss in lines]
-    report_losses(losses)
+    stray = [path for path in sorted(pathlib.Path(config.raw_path).iterdir()) if path.suffix.lower() in SUFFIXES]
+    report_losses([f"{path} lies in no speaker's folder" for path in stray]
+                  + [loss for _, lines in results.values() for loss in lines])
     totals = {part: numbers for part, (numbers, _) in results.items()}
     print(summary(totals))
     if not sum(numbers["segments"] for numbers in totals.values()):

@@ -17,7 +17,6 @@ import time
 
 import joblib
 import numpy as np
-import tqdm
 
 import configuration
 import data_preprocess
@@ -302,8 +301,8 @@ def train(config):
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
         names=stored["validation"] if config.restore else None)
     if len(training) < config.speaker_number:
-        raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} training "
-                         "speakers; lower it")
+        raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
+                         "training speakers; lower it")
 
     encoder = load_encoder(config.init_from)[0] if config.init_from else build_encoder(config)
     if not base:
@@ -324,8 +323,8 @@ def train(config):
 def introduction(encoder, config, training, validation):
     """Return the lines that say what is about to be trained on what."""
     utterances = sum(len(speaker.voiced) for speaker in training)
-    lines = [f"encoder: {config.num_layer} x ({config.hidden}, {config.proj}), "
-             f"{trainable_numbers(encoder):,} trainable numbers",
+    size = f"{config.num_layer} x ({config.hidden}, {config.proj})"
+    lines = [f"encoder: {size}, {trainable_numbers(encoder):,} trainable numbers",
              f"training: {len(training)} speakers, {utterances} utterances; validation: {len(validation)} speakers"]
     if not validation:
         lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances, "
@@ -387,6 +386,7 @@ class Trainer:
 
     @property
     def iteration(self):
+        """The number of steps taken."""
         return int(self.optimizer.iterations)
 
     def batches(self):
@@ -406,7 +406,7 @@ class Trainer:
     def run(self):
         """Train to the last iteration."""
         config = self.config
-        bar = tqdm.tqdm(total=config.iteration, initial=self.iteration, unit="step", dynamic_ncols=True)
+        bar = data_preprocess.progress(total=config.iteration, initial=self.iteration, unit="step")
         try:
             for frames in self.batches():
                 loss = float(self.step(frames))

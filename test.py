@@ -4,8 +4,8 @@
     python test.py --model_path ./model --raw_path DIR              audio instead of features
     python test.py --store_threshold True                           store the measured thresholds with the model
 
-Each speaker enrols with --utterance_number utterances; all others are probes against every speaker. Figures and pictures
-are written to --report_path.
+Each speaker enrols with --utterance_number utterances; all others are probes against every speaker. Figures and
+pictures are written to --report_path.
 """
 import pathlib
 import shlex

@@ -44,7 +44,7 @@ with quiet_start():
 
 @dataclass(frozen=True)
 class Utterance:
-    """One source file of a speaker: rows [first, first + count) of the features; count 0 and a reason if it gave none."""
+    """One source file of a speaker: rows [first, first + count) of the features; a reason where it gave none."""
 
     file: str
     first: int
@@ -130,7 +130,8 @@ def check_features(speakers, settings, wanted, folder):
     if settings is None:
         frames = {speaker.load().shape[2] for speaker in speakers}
         if frames != {wanted["tisv_frame"]}:
-            raise InputError(f"{folder} holds segments of {sorted(frames)} frames: --tisv_frame is {wanted['tisv_frame']}")
+            raise InputError(f"{folder} holds segments of {sorted(frames)} frames: "
+                             f"--tisv_frame is {wanted['tisv_frame']}")
         return [f"{folder} does not say how its features were made: each row counts as an utterance"]
     for name, value in wanted.items():
         if settings[name] != value:
@@ -200,11 +201,11 @@ def draw_rows(utterances, m, rng):
 
 
 def mask_bands(batch, widest, value, rng):
-    """Set a band of 1 to `widest` neighbouring mel channels of every second crop (B, T, F) to `value` (F,), in place."""
-    for crop in batch[rng.random(len(batch)) < 0.5]:
+    """Set a band of 1 to `widest` mel channels of half of the crops (B, T, F) to `value` (F,), in place."""
+    for index in np.flatnonzero(rng.random(len(batch)) < 0.5):
         width = int(rng.integers(1, widest + 1))
         low = int(rng.integers(N_MELS - width + 1))
-        crop[:, low:low + width] = value[low:low + width]
+        batch[index, :, low:low + width] = value[low:low + width]
 
 
 # ---- the equations ----------------------------------------------------------------------------------------------
@@ -227,14 +228,16 @@ def similarity(embedded, w, b, centroids=None):
     tensor, shape (N, M, N)
         |w| cos(e_ji, c_k) + b
     """
+    embedded = tf.convert_to_tensor(embedded)
+    w, b = tf.abs(tf.cast(w, embedded.dtype)), tf.cast(b, embedded.dtype)
     if centroids is not None:
         cosine = tf.einsum("jid,kd->jik", embedded, tf.math.l2_normalize(centroids, axis=-1))
-        return tf.abs(w) * cosine + b
+        return w * cosine + b
     total = tf.reduce_sum(embedded, axis=1)                                                      # (N, D)
     cosine = tf.einsum("jid,kd->jik", embedded, tf.math.l2_normalize(total, axis=-1))            # (N, M, N)
     others = tf.math.l2_normalize(total[:, tf.newaxis] - embedded, axis=-1)                      # eq. 8, (N, M, D)
     own = tf.reduce_sum(embedded * others, axis=-1, keepdims=True)                               # (N, M, 1)
-    return tf.abs(w) * tf.where(same_speaker(cosine), own, cosine) + b                           # eq. 9
+    return w * tf.where(same_speaker(cosine), own, cosine) + b                                   # eq. 9
 
 
 def same_speaker(matrix):
@@ -255,6 +258,7 @@ def ge2e_loss(similarity, kind):
     -------
     scalar tensor
     """
+    similarity = tf.convert_to_tensor(similarity)
     own = same_speaker(similarity)
     if kind == "softmax":
         correct = tf.reduce_sum(tf.where(own, similarity, 0), axis=-1)
@@ -345,7 +349,7 @@ def error_rates(scores, labels):
     if not len(targets) or not len(others):
         raise InputError(f"{len(targets)} target and {len(others)} non-target trials: error rates need both kinds")
     thresholds = np.append(np.unique(scores), np.inf)
-    far = 1 - np.searchsorted(others, thresholds, side="left") / len(others)
+    far = (len(others) - np.searchsorted(others, thresholds, side="left")) / len(others)
     frr = np.searchsorted(targets, thresholds, side="left") / len(targets)
     return thresholds, far, frr
 
@@ -420,7 +424,8 @@ class Evaluation:
                   f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
         if self.embedded_seconds:
             lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
-        lines.append(f"EER : {eer:.4f} (thres:{point['threshold']:.4f}, FAR:{point['far']:.4f}, FRR:{point['frr']:.4f})")
+        lines.append(f"EER : {eer:.4f} (thres:{point['threshold']:.4f}, "
+                     f"FAR:{point['far']:.4f}, FRR:{point['frr']:.4f})")
         if stored:
             threshold = stored["points"]["eer"]["threshold"]
             accepted = self.scores >= threshold

@@ -45,7 +45,7 @@ def make_voice(rng):
 
 
 def phones(voice, seconds, rng):
-    """Return phones as (kind, samples) until `seconds` are filled: a vowel's number, "s" for a hiss, "-" for a pause."""
+    """Return phones (kind, samples) that fill `seconds`: a vowel's number, "s" for a hiss, "-" for a pause."""
     sequence, left = [], seconds * SR
     while left > 0:
         kind = rng.choice(["vowel", "s", "-"], p=[0.72, 0.18, 0.10])

@@ -1,0 +1,86 @@
+"""Flags: the ancestors' names and defaults, what is refused, what a stored value does to a flag."""
+import argparse
+
+import pytest
+
+import configuration
+
+DEFAULTS = {  # ../README.md of the project's ancestors, with the two changes that DESIGN states
+    "noise_path": "./noise", "raw_path": "./raw_data", "train_path": "./train_tisv", "test_path": "./test_tisv",
+    "enroll_path": "./enroll", "verify_path": "./verify", "tdsv": False, "verify": False, "sr": 8000, "nfft": 512,
+    "window": 0.025, "hop": 0.01, "tdsv_frame": 80, "tisv_frame": 180, "hidden": 128, "proj": 64, "num_layer": 3,
+    "restore": False, "model_path": "./model", "model_num": None, "train": False, "speaker_number": 32,
+    "utterance_number": 5, "noise_filenum": 16, "loss": "softmax", "optim": "sgd", "lr": 0.01, "beta1": 0.5,
+    "beta2": 0.9, "iteration": 60000, "comment": ""}
+
+
+def test_defaults_are_the_ancestors():
+    config = vars(configuration.get_config([]))
+    assert {name: config[name] for name in DEFAULTS} == DEFAULTS
+    assert config["given"] == set()
+
+
+@pytest.mark.parametrize(("argv", "value"), [
+    (["--train"], True), (["--train", "True"], True), (["--train", "False"], False), (["--train", "no"], False)])
+def test_a_boolean_may_stand_alone(argv, value):
+    assert configuration.get_config(argv).train is value
+
+
+def test_given_lists_what_was_typed_even_the_default():
+    config = configuration.get_config(["--N", "4", "--sr", "8000"])
+    assert config.given == {"speaker_number", "sr"}
+    assert config.speaker_number == 4
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--utterance_number", "1"], "--utterance_number is 1: GE2E needs at least 2 utterances per speaker"),
+    (["--N", "1"], "--speaker_number is 1: GE2E needs at least 2 speakers"),
+    (["--lr", "nan"], "--lr is nan: it must be"),
+    (["--beta2", "1"], "--beta2 is 1.0: it must be"),
+    (["--mask_channels", "40"], "--mask_channels is 40"),
+    (["--sr", "8k"], "invalid int value: '8k'"),
+    (["--train", "maybe"], "'maybe' is neither True nor False"),
+    (["--loss", "triplet"], "invalid choice: 'triplet'"),
+    (["--learning_rate", "0.1"], "unrecognized arguments: --learning_rate 0.1"),
+    (["--iter", "5"], "unrecognized arguments: --iter 5"),
+    (["--crop_min", "170", "--crop_max", "160"], "--crop_min is 170: it must not exceed --crop_max 160"),
+    (["--crop_max", "200"], "--crop_max is 200: a stored segment has only --tisv_frame 180 frames"),
+    (["--nfft", "128"], "--nfft is 128: a window of 0.025 s at 8000 Hz has 200 samples"),
+    (["--restore", "True"], "--restore is given without --train True"),
+    (["--train", "--restore", "--init_from", "a"], "--init_from is a: --restore True goes on with a run of its own"),
+    (["--tdsv", "True"], "--tdsv is True: only text-independent"),
+])
+def test_a_bad_flag_is_one_line_and_exit_code_2(argv, words, fails):
+    assert words in fails(configuration.get_config, *argv)
+
+
+def test_a_stored_value_replaces_a_default_but_not_a_typed_flag():
+    config = configuration.get_config(["--nfft", "512"])
+    configuration.adopt(config, {"sr": 16000, "nfft": 512}, "folder")
+    assert config.sr == 16000
+    with pytest.raises(configuration.InputError, match=r"--nfft is 512, but folder was made with 1024"):
+        configuration.adopt(config, {"nfft": 1024}, "folder")
+
+
+@pytest.mark.parametrize("error", [configuration.InputError("no"), PermissionError(13, "no"), KeyboardInterrupt()])
+def test_run_turns_errors_into_exit_code_2(error, capsys):
+    def work(config):
+        raise error
+
+    assert configuration.run(work, []) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_every_flag_has_help_and_every_number_a_range():
+    actions = [action for action in configuration.build_parser()._actions if action.dest != "help"]
+    assert len(actions) > 40
+    assert all(action.help for action in actions)
+    numbers = {action.dest for action in actions if action.type in (int, float)}
+    assert numbers == configuration.RANGES.keys()
+
+
+def test_importing_parses_nothing(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["prog", "--unknown"])
+    with pytest.raises(SystemExit):
+        configuration.get_config()
+    assert isinstance(configuration.get_config([]), argparse.Namespace)

@@ -1,0 +1,332 @@
+"""Equations against plain NumPy loops and finite differences, error rates by hand and against scikit-learn."""
+import numpy as np
+import pytest
+import sklearn.metrics
+
+import utils
+from configuration import InputError
+from utils import tf
+
+# Similarity matrices [speaker][utterance][enrolled speaker] that Janghyun1230/Speaker_Verification published in its
+# README (TI-SV, 60000 iterations), with what it reported: EER 0.25 at 0.53, and 0.15 at 0.50, where its grid began.
+FOUR = np.array([
+    [[.77, -.13, .7, .42], [-.15, -.19, -.11, -.24], [.77, -.2, .46, .35], [.34, -.06, .16, -.28], [.13, -.23, .03, -.4]],
+    [[.25, .99, -.07, .7], [.24, .99, -.09, .69], [.22, .99, -.06, .69], [.31, 1., .02, .71], [.26, 1., -.05, .69]],
+    [[.58, .0, .95, .38], [.27, -.14, .3, -.34], [.31, -.15, .34, -.32], [.53, -.04, .99, .26], [.51, -.09, .99, .18]],
+    [[.59, .64, .62, .85], [.59, .49, .73, .75], [.37, .99, .01, .78], [.39, .95, .06, .85], [.33, .99, .01, .75]]])
+TWO = FOUR[:2, :, :2]
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def loop_similarity(embedded, w, b):
+    """GE2E eq. 5, 8, 9 word by word."""
+    n, m, _ = embedded.shape
+    matrix = np.empty((n, m, n))
+    for j in range(n):
+        for i in range(m):
+            for k in range(n):
+                members = [embedded[k, l] for l in range(m) if not (k == j and l == i)]
+                centroid = sum(members) / len(members)
+                cosine = embedded[j, i] @ centroid / np.linalg.norm(embedded[j, i]) / np.linalg.norm(centroid)
+                matrix[j, i, k] = abs(w) * cosine + b
+    return matrix
+
+
+def loop_loss(matrix, kind):
+    """GE2E eq. 6 (corrected: minus the target, plus the log of the sum) and eq. 7 word by word."""
+    total = 0.0
+    for j, speaker in enumerate(matrix):
+        for row in speaker:
+            if kind == "softmax":
+                total += -row[j] + np.log(sum(np.exp(value) for value in row))
+            else:
+                probability = [1 / (1 + np.exp(-value)) for value in row]
+                total += 1 - probability[j] + max(p for k, p in enumerate(probability) if k != j)
+    return total
+
+
+@pytest.fixture
+def embedded():
+    return unit(np.random.default_rng(0).standard_normal((4, 3, 5)))
+
+
+@pytest.mark.parametrize("w", [10.0, -3.0])
+def test_similarity_equals_a_double_loop(embedded, w):
+    found = utils.similarity(tf.constant(embedded), w, -5.0).numpy()
+    assert found.shape == (4, 3, 4)
+    np.testing.assert_allclose(found, loop_similarity(embedded, w, -5.0), rtol=1e-12)
+
+
+def test_similarity_to_enrolled_centroids_leaves_nothing_out():
+    embedded = tf.constant([[[0.6, 0.8]], [[1.0, 0.0]]])
+    found = utils.similarity(embedded, 2.0, 1.0, centroids=tf.constant([[5.0, 0.0], [0.0, 3.0]])).numpy()
+    np.testing.assert_allclose(found, [[[2.2, 2.6]], [[3.0, 1.0]]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "contrast"])
+def test_loss_equals_a_double_loop(embedded, kind):
+    matrix = loop_similarity(embedded, 10.0, -5.0)
+    np.testing.assert_allclose(utils.ge2e_loss(tf.constant(matrix), kind).numpy(), loop_loss(matrix, kind), rtol=1e-12)
+
+
+def test_softmax_loss_survives_large_similarities():
+    matrix = np.array([[[1000.0, 0.0]], [[1000.0, 0.0]]])  # the second utterance is 1000 on the wrong side
+    assert utils.ge2e_loss(tf.constant(matrix), "softmax").numpy() == pytest.approx(1000.0)
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(InputError, match="choose softmax or contrast"):
+        utils.ge2e_loss(tf.zeros((2, 2, 2)), "triplet")
+
+
+@pytest.mark.parametrize("kind", ["softmax", "contrast"])
+def test_gradients_equal_finite_differences(embedded, kind):
+    flat = np.concatenate([embedded.ravel(), [1.5, -0.5]])
+
+    def loss(values):
+        vectors = tf.reshape(values[:-2], (4, 3, 5))
+        return utils.ge2e_loss(utils.similarity(vectors, values[-2], values[-1]), kind)
+
+    values = tf.constant(flat)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        result = loss(values)
+    found = tape.gradient(result, values).numpy()
+    steps = 1e-6 * np.eye(len(flat))
+    # The vectors move off the sphere; what is compared treats them as the code does, without renormalising.
+    expected = [(loss(tf.constant(flat + step)) - loss(tf.constant(flat - step))).numpy() / 2e-6 for step in steps]
+    assert np.abs(found).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(("matrix", "eer", "threshold", "far", "frr"), [
+    (FOUR, 0.25, 0.58, 0.25, 0.25),     # its 0.53 accepts the same trials: it took score > 0.53, and 0.58 is the next
+    (TWO, 0.20, 0.26, 0.20, 0.20)])
+def test_the_published_matrices(matrix, eer, threshold, far, frr):
+    labels = np.broadcast_to(np.eye(len(matrix), dtype=bool)[:, None], matrix.shape)
+    assert utils.equal_error_rate(matrix, labels) == pytest.approx((eer, threshold))
+    assert utils.operating_points(matrix, labels)["eer"] == pytest.approx(
+        {"threshold": threshold, "far": far, "frr": frr})
+
+
+def test_error_rates_by_hand():
+    thresholds, far, frr = utils.error_rates([0.9, 0.4, 0.4, 0.1], [True, True, False, False])
+    assert thresholds.tolist() == [0.1, 0.4, 0.9, np.inf]
+    assert far.tolist() == [1.0, 0.5, 0.0, 0.0]
+    assert frr.tolist() == [0.0, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("scores", "labels", "eer"), [
+    ([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 0.0),                    # perfect, below and above 0.5
+    ([-0.1, -0.2, -0.8, -0.9], [1, 1, 0, 0], 0.0),                # perfect, where the ancestors' grid saw nothing
+    ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0], 1.0),                    # inverted
+    ([0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], 0.5),                    # all equal: accept all or none
+    ([0.3, 0.4, 0.2, 0.1], [1, 1, 0, 0], 0.0),
+    ([-np.inf, 0.6, 0.5, 0.1], [1, 1, 0, 0], 0.5),                # a target probe without speech is lost
+])
+def test_equal_error_rates_by_hand(scores, labels, eer):
+    assert utils.equal_error_rate(scores, labels)[0] == pytest.approx(eer)
+
+
+def test_error_rates_agree_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    labels = rng.random(500) < 0.2
+    scores = np.round(rng.standard_normal(500) + labels, 1)        # rounded: many ties
+    thresholds, far, frr = utils.error_rates(scores, labels)
+    fpr, tpr, cuts = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
+    assert len(thresholds) == len(cuts) > 50
+    np.testing.assert_allclose(thresholds, cuts[::-1])
+    np.testing.assert_allclose(far, fpr[::-1], atol=1e-12)
+    np.testing.assert_allclose(frr, 1 - tpr[::-1], atol=1e-12)
+
+
+@pytest.mark.parametrize(("scores", "labels", "words"), [
+    ([0.1, np.nan], [True, False], "1 of 2 scores are NaN"), ([0.1, 0.2], [True, True], "2 target and 0 non-target"),
+    ([], [], "0 target and 0 non-target")])
+def test_what_has_no_error_rate(scores, labels, words):
+    with pytest.raises(InputError, match=words):
+        utils.error_rates(scores, labels)
+
+
+def test_operating_points_by_hand():
+    others = np.arange(200) / 1000                                 # 0.000 ... 0.199
+    scores = np.concatenate([others, [0.1985, 0.5]])
+    points = utils.operating_points(scores, np.arange(202) >= 200, false_alarms=(0.01, 0.001))
+    assert points["0.01"] == pytest.approx({"threshold": 0.198, "far": 0.01, "frr": 0.0})   # two of 200 pass
+    assert "0.001" not in points                                   # 200 non-target trials cannot show 1 in 1000
+    assert points["eer"] == pytest.approx({"threshold": 0.1985, "far": 0.005, "frr": 0.0})
+
+
+def test_a_bound_that_only_rejecting_all_keeps_is_left_out():
+    points = utils.operating_points([0.9, *[0.99] * 100], [True, *[False] * 100], false_alarms=(0.01,))
+    assert points.keys() == {"eer"}
+
+
+# ---- batches ----------------------------------------------------------------------------------------------------
+
+def draw(folder, n, m, seed=0, **options):
+    speakers, _ = utils.load_features(folder)
+    options = {"crop": (140, 180), "mask_channels": 0, "mask_value": np.zeros(40)} | options
+    return utils.random_batch(speakers, n, m, rng=np.random.default_rng(seed), **options)
+
+
+def test_a_batch_has_different_speakers_and_utterances(write_features):
+    folder = write_features([[2, 2, 2, 2]] * 5)
+    lengths = set()
+    for seed in range(30):
+        batch = draw(folder, 4, 3, seed)
+        lengths.add(batch.shape[1])
+        assert batch.shape == (12, batch.shape[1], 40)
+        assert batch.dtype == np.float32
+        speaker, row = np.divmod(batch[:, 0, 0] // 1000, 1000)     # each number tells speaker, row and frame
+        assert len(set(speaker[::3])) == 4
+        assert (speaker.reshape(4, 3) == speaker[::3, None]).all()
+        assert all(len(set(rows // 2)) == 3 for rows in row.reshape(4, 3))
+        assert (np.diff(batch, axis=1) == 1).all()                 # unbroken frames
+    assert min(lengths) >= 140
+    assert max(lengths) <= 180
+    assert len(lengths) > 10
+
+
+def test_crops_reach_both_ends_of_a_segment(write_features):
+    folder = write_features([[4, 4]] * 2)
+    frames = [draw(folder, 2, 2, seed, crop=(150, 150))[:, 0, 0] % 1000 for seed in range(100)]
+    assert np.min(frames) == 0
+    assert np.max(frames) == 30
+
+
+@pytest.mark.parametrize(("counts", "m", "utterances", "rows"), [
+    ([5], 4, 1, 4),        # one utterance: different segments of it
+    ([1], 3, 1, 1),        # one segment: again and again
+    ([3, 3], 4, 2, 4),     # two utterances share the four
+    ([2, 2, 2], 3, 3, 3),
+])
+def test_rows_repeat_only_where_they_must(counts, m, utterances, rows):
+    firsts = np.cumsum([0, *counts])
+    spoken = [utils.Utterance(str(i), int(firsts[i]), count) for i, count in enumerate(counts)]
+    for seed in range(20):
+        drawn = utils.draw_rows(spoken, m, np.random.default_rng(seed))
+        assert len(drawn) == m
+        assert len(set(drawn)) == rows
+        assert len({int(np.searchsorted(firsts, row, side="right")) for row in drawn}) == utterances
+
+
+def test_half_of_the_crops_lose_a_band():
+    batch = np.ones((2000, 3, 40), np.float32)
+    utils.mask_bands(batch, 5, np.arange(40) + 100, np.random.default_rng(0))
+    masked = batch != 1
+    assert (masked == masked[:, :1]).all()                                     # the same channels in all frames
+    widths = masked[:, 0].sum(axis=1)
+    assert set(widths) == {0, 1, 2, 3, 4, 5}
+    assert 0.45 < np.mean(widths > 0) < 0.55
+    assert (np.diff(masked[:, 0].astype(int), axis=1) == 1).sum(axis=1).max() == 1   # one band
+    assert (batch[masked] == np.broadcast_to(np.arange(40) + 100, batch.shape)[masked]).all()
+
+
+def test_batches_are_drawn_by_seed_and_number(write_features):
+    folder = write_features([[2, 2]] * 4)
+    assert (draw(folder, 3, 2, [7, 5]) == draw(folder, 3, 2, [7, 5])).all()
+    assert not np.array_equal(draw(folder, 3, 2, [7, 5]), draw(folder, 3, 2, [7, 6]))
+
+
+# ---- protocol and folders ---------------------------------------------------------------------------------------
+
+def test_enrolment_and_probes_share_no_file_and_no_session():
+    files = ["a/1", "a/2", "a/3", "b/1", "b/2"]
+    speaker = utils.Speaker("s", None, tuple(utils.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
+    enrolment, probes = utils.enrol_and_probe(speaker, 2)
+    assert [utterance.file for utterance in enrolment] == ["a/1", "a/2"]
+    assert [utterance.file for utterance in probes] == ["b/1", "b/2"]
+
+
+def test_one_session_is_split_by_file_and_silence_is_a_probe():
+    counts = {"1": 1, "2": 0, "3": 1, "4": 1, "broken": 0}
+    spoken = tuple(utils.Utterance(file, 0, count, seconds=0.0 if file == "broken" else 2.0)
+                   for file, count in counts.items())
+    enrolment, probes = utils.enrol_and_probe(utils.Speaker("s", None, spoken), 2)
+    assert [utterance.file for utterance in enrolment] == ["1", "3"]
+    assert [utterance.file for utterance in probes] == ["2", "4"]              # what cannot be read is no trial
+
+
+def test_validation_speakers_have_more_than_m_utterances(write_features):
+    speakers, _ = utils.load_features(write_features([[1, 1, 1]] * 6 + [[5]] * 4))
+    training, validation = utils.split_validation(speakers, 2, ratio=0.5, rng=np.random.default_rng(0))
+    assert len(validation) == 3
+    assert {speaker.name for speaker in validation} <= {f"s{i}" for i in range(6)}
+    assert not {speaker.name for speaker in validation} & {speaker.name for speaker in training}
+    again = utils.split_validation(speakers, 2, ratio=0.5, rng=None, names=[speaker.name for speaker in validation])
+    assert again == (training, validation)
+    assert utils.split_validation(speakers, 2, ratio=0.2, rng=np.random.default_rng(0))[1] == []   # one is too few
+
+
+def test_statistics_are_those_of_all_numbers(write_features):
+    folder = write_features([[2], [1]])
+    speakers, settings = utils.load_features(folder)
+    mean, deviation = utils.channel_statistics(speakers, np.random.default_rng(0))
+    everything = np.concatenate([np.load(folder / f"s{i}.npy", allow_pickle=False) for i in (0, 1)]).astype(float)
+    assert settings["sr"] == 8000
+    np.testing.assert_allclose(mean, everything.mean(axis=(0, 2)))
+    np.testing.assert_allclose(deviation, everything.std(axis=(0, 2)))
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (np.array([{}], dtype=object), "is not a feature file"),
+    (np.zeros((3, 180), np.float32), "holds float32 of shape"),
+    (np.zeros((3, 80, 180), np.float32), "holds float32 of shape"),
+    (np.zeros((3, 40, 180), int), "holds int64 of shape"),
+    (np.zeros((0, 40, 180), np.float32), "holds float32 of shape"),
+    (np.zeros((2, 40, 180), np.float32), "do not belong together"),
+])
+def test_a_bad_feature_file_is_named(write_features, content, words):
+    folder = write_features([[3]])
+    np.save(folder / "s0.npy", content, allow_pickle=True)
+    with pytest.raises(InputError, match=words) as error:
+        utils.load_features(folder)
+    assert "s0.npy" in str(error.value)
+
+
+def test_not_finite_features_are_named(write_features):
+    folder = write_features([[1], [1]])
+    features = np.load(folder / "s1.npy", allow_pickle=False)
+    features[0, 3, 4] = np.nan
+    np.save(folder / "s1.npy", features, allow_pickle=False)
+    with pytest.raises(InputError, match=r"s1\.npy holds numbers that are not finite"):
+        utils.channel_statistics(utils.load_features(folder)[0], np.random.default_rng(0))
+
+
+def test_an_ancestors_folder_counts_rows_as_utterances(tmp_path):
+    np.save(tmp_path / "speaker0.npy", np.zeros((3, 40, 180), np.float32), allow_pickle=False)
+    speakers, settings = utils.load_features(tmp_path)
+    assert settings is None
+    assert [utterance.count for utterance in speakers[0].utterances] == [1, 1, 1]
+    assert "each row counts as an utterance" in utils.check_features(speakers, None, {"tisv_frame": 180}, tmp_path)[0]
+    with pytest.raises(InputError, match="segments of \\[180\\] frames"):
+        utils.check_features(speakers, None, {"tisv_frame": 200}, tmp_path)
+
+
+def test_an_empty_folder_names_the_remedy(tmp_path):
+    with pytest.raises(InputError, match=r"python data_preprocess\.py --raw_path"):
+        utils.load_features(tmp_path)
+
+
+def test_history_forgets_what_came_after_the_checkpoint(tmp_path):
+    history = utils.History(tmp_path / "history.csv", 0)
+    for iteration in (100, 200, 300):
+        history.add(dict.fromkeys(history.FIELDS, 0.5) | {"iteration": iteration})
+    again = utils.History(tmp_path / "history.csv", 250)
+    assert [row["iteration"] for row in again.rows] == ["100", "200"]
+    assert again.last["seconds"] == "0.5"
+
+
+def test_the_matrix_has_the_ancestors_form():
+    scores = np.arange(12.0).reshape(4, 3)
+    evaluation = utils.Evaluation(["a", "b", "c"], [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1")], scores,
+                                  np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], bool), 2, 1.0, 1.0)
+    assert evaluation.matrix(2).tolist() == [[[0, 1]], [[6, 7]]]
+    assert evaluation.without_speech == 0
+    text = evaluation.describe()
+    assert "4 target and 8 non-target trials" in text
+    assert "EER : " in text
