@@ -7,6 +7,7 @@
 The encoder is a stack of LSTM layers with a recurrent projection (LSTMP; Sak, Senior, Beaufays 2014) whose last output,
 scaled to length 1, is the d-vector. Shapes: B sequences, T frames, F = 40 channels, H cells, P = D projected.
 """
+import contextlib
 import math
 import os
 import pathlib
@@ -31,8 +32,9 @@ CLIP_NORM = 3.0              # global norm of the gradients
 SCALE_W_B = 0.01             # gradient scale of w and b
 SCALE_PROJECTION = 0.5       # gradient scale of the projections
 LOG_EVERY = 100              # iterations per row of history.csv
-FREE_FLAGS = {"train", "restore", "init_from", "model_path", "train_path", "test_path", "raw_path", "iteration",
-              "valid_every", "comment", "jobs", "report_path", "model_num"}   # may differ where a run goes on
+RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max", "mask_channels",
+             "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio", "seed")   # fixed for all of a run
+FREE_FLAGS = ("train_path", "iteration", "valid_every", "comment")                         # may change as it goes on
 
 
 # ---- the encoder ------------------------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ def restore(checkpoint, path):
     """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
     try:
         checkpoint.read(path).assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         raise InputError(f"{path} cannot be read as this model's checkpoint: {str(error).splitlines()[0]}") from error
 
 
@@ -290,8 +292,10 @@ def train(config):
         raise InputError(f"--model_path is {config.model_path}: there is a model already; go on with --restore True, "
                          "or name another folder")
     stored = load_config(base) if base else {"flags": {}}
-    fixed = stored["flags"].keys() - FREE_FLAGS if config.restore else FEATURE_FLAGS + MODEL_FLAGS
-    configuration.adopt(config, {name: stored["flags"][name] for name in fixed if base}, base)
+    kept = FEATURE_FLAGS + MODEL_FLAGS
+    if config.restore:
+        kept = (*RUN_FLAGS, *(name for name in FREE_FLAGS if name not in config.given))
+    configuration.adopt(config, {name: stored["flags"][name] for name in kept if base}, base)
     speakers, settings = utils.load_features(config.train_path)
     if settings and not base:
         configuration.adopt(config, {name: settings[name] for name in FEATURE_FLAGS}, config.train_path)
@@ -485,13 +489,14 @@ def load_thresholds(model_path, model_num):
 
 
 def use_cores():
-    """Let the encoder's layers run beside each other; must come before TensorFlow's first operation.
+    """Let the encoder's layers run beside each other: as many operations as cores, few threads for each.
 
-    One thread per operation and one operation per core is fastest for three small layers on two cores.
+    TensorFlow takes this before its first operation only; a caller who has used it keeps the threads it has.
     """
     cores = joblib.cpu_count()
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 3))
-    tf.config.threading.set_inter_op_parallelism_threads(cores)
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 3))
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
 
 
 def work(config):

@@ -1,10 +1,10 @@
 """What several test modules use: small corpora and feature folders."""
 import numpy as np
 import pytest
+import voices
 
 import configuration
 import data_preprocess
-import voices
 
 TRAIN_FLAGS = ["--speaker_number", "3", "--utterance_number", "3", "--hidden", "16", "--proj", "8", "--num_layer", "2",
                "--valid_ratio", "0.5", "--valid_every", "4", "--optim", "adam", "--lr", "0.01"]

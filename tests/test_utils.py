@@ -10,7 +10,8 @@ from utils import tf
 # Similarity matrices [speaker][utterance][enrolled speaker] that Janghyun1230/Speaker_Verification published in its
 # README (TI-SV, 60000 iterations), with what it reported: EER 0.25 at 0.53, and 0.15 at 0.50, where its grid began.
 FOUR = np.array([
-    [[.77, -.13, .7, .42], [-.15, -.19, -.11, -.24], [.77, -.2, .46, .35], [.34, -.06, .16, -.28], [.13, -.23, .03, -.4]],
+    [[.77, -.13, .7, .42], [-.15, -.19, -.11, -.24], [.77, -.2, .46, .35], [.34, -.06, .16, -.28],
+     [.13, -.23, .03, -.4]],
     [[.25, .99, -.07, .7], [.24, .99, -.09, .69], [.22, .99, -.06, .69], [.31, 1., .02, .71], [.26, 1., -.05, .69]],
     [[.58, .0, .95, .38], [.27, -.14, .3, -.34], [.31, -.15, .34, -.32], [.53, -.04, .99, .26], [.51, -.09, .99, .18]],
     [[.59, .64, .62, .85], [.59, .49, .73, .75], [.37, .99, .01, .78], [.39, .95, .06, .85], [.33, .99, .01, .75]]])
@@ -28,7 +29,7 @@ def loop_similarity(embedded, w, b):
     for j in range(n):
         for i in range(m):
             for k in range(n):
-                members = [embedded[k, l] for l in range(m) if not (k == j and l == i)]
+                members = [embedded[k, other] for other in range(m) if not (k == j and other == i)]
                 centroid = sum(members) / len(members)
                 cosine = embedded[j, i] @ centroid / np.linalg.norm(embedded[j, i]) / np.linalg.norm(centroid)
                 matrix[j, i, k] = abs(w) * cosine + b

@@ -1,0 +1,369 @@
+"""The encoder against a plain loop, one training step by hand, runs that stop and go on, what is refused."""
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TRAIN_FLAGS
+
+import configuration
+import model
+import utils
+from configuration import InputError
+from utils import tf
+
+ROOT = pathlib.Path(model.__file__).parent
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def loop_encoder(encoder, frames):
+    """LSTMP word by word in float64: frames (T, F) → unit vector (P,)."""
+    inputs = (frames.astype(float) - encoder.mean.numpy()) / encoder.deviation.numpy()
+    for layer in encoder.layers:
+        kernel, bias, projection = (layer[name].numpy().astype(float) for name in ("kernel", "bias", "projection"))
+        cell, output, outputs = np.zeros(len(projection)), np.zeros(projection.shape[1]), []
+        for frame in inputs:
+            i, j, f, o = np.split(np.concatenate([frame, output]) @ kernel + bias, 4)
+            cell = sigmoid(f + 1) * cell + sigmoid(i) * np.tanh(j)
+            output = sigmoid(o) * np.tanh(cell) @ projection
+            outputs.append(output)
+        inputs = np.array(outputs)
+    return inputs[-1] / np.linalg.norm(inputs[-1])
+
+
+def small_encoder():
+    """A small encoder with random biases and normalisation, so that each of them shows."""
+    encoder = model.Encoder(hidden=7, proj=5, num_layer=3, seed=1)
+    rng = np.random.default_rng(0)
+    for layer in encoder.layers:
+        layer["bias"].assign(rng.standard_normal(28))
+    encoder.mean.assign(rng.standard_normal(40))
+    encoder.deviation.assign(rng.uniform(0.5, 2, 40))
+    return encoder
+
+
+# ---- the encoder ------------------------------------------------------------------------------------------------
+
+def test_the_papers_encoder_has_210434_trainable_numbers():
+    encoder = model.build_encoder(configuration.get_config([]))
+    assert model.trainable_numbers(encoder) == 210_434
+    assert sum(variable.numpy().size for variable in encoder.trainable_variables) == 210_434
+    assert (encoder.w.numpy(), encoder.b.numpy()) == (10.0, -5.0)
+
+
+def test_the_encoder_equals_a_plain_loop():
+    encoder = small_encoder()
+    frames = np.random.default_rng(2).standard_normal((3, 25, 40)).astype(np.float32)
+    found = encoder(frames).numpy()
+    assert found.shape == (3, 5)
+    np.testing.assert_allclose(found, [loop_encoder(encoder, sequence) for sequence in frames], atol=1e-5)
+
+
+def test_one_graph_serves_every_length_and_batch():
+    encoder = small_encoder()
+    for shape in ((1, 3, 40), (4, 160, 40), (2, 77, 40)):
+        norms = np.linalg.norm(encoder(np.ones(shape, np.float32)), axis=1)
+        np.testing.assert_allclose(norms, 1, atol=1e-5)
+    assert encoder.__call__.experimental_get_tracing_count() == 1
+
+
+def test_the_seed_draws_the_weights():
+    first, same, other = (model.Encoder(7, 5, 2, seed).layers[1]["kernel"].numpy() for seed in (1, 1, 2))
+    assert (first == same).all()
+    assert not (first == other).any()
+
+
+def test_embed_reads_160_frames_and_averages_unit_vectors():
+    encoder = small_encoder()
+    segments = np.random.default_rng(0).standard_normal((3, 40, 180)).astype(np.float32)
+    vectors = np.array([loop_encoder(encoder, segment[:, :160].T) for segment in segments])
+    mean = vectors.mean(axis=0)
+    found = model.embed(encoder, segments)
+    np.testing.assert_allclose(found, mean / np.linalg.norm(mean), atol=1e-5)
+    segments[..., 160:] = 9
+    np.testing.assert_array_equal(model.embed(encoder, segments), found)
+
+
+def test_many_segments_are_embedded_in_parts(monkeypatch):
+    encoder = small_encoder()
+    segments = np.random.default_rng(0).standard_normal((5, 40, 180)).astype(np.float32)
+    whole = model.embed_rows(encoder, segments)
+    monkeypatch.setattr(model, "EMBED_BATCH", 2)
+    np.testing.assert_allclose(model.embed_rows(encoder, segments), whole, atol=1e-6)
+    with pytest.raises(InputError, match="no segment"):
+        model.embed(encoder, segments[:0])
+
+
+# ---- a training step --------------------------------------------------------------------------------------------
+
+def config_with(*argv):
+    return configuration.get_config(["--train", *map(str, argv)])
+
+
+def test_a_step_clips_then_scales_the_gradients(monkeypatch):
+    monkeypatch.setattr(model, "CLIP_NORM", 0.3)
+    encoder = small_encoder()
+    frames = np.random.default_rng(0).standard_normal((6, 20, 40)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        embedded = tf.reshape(encoder(frames), (2, 3, -1))
+        loss = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), "softmax")
+    gradients = [gradient.numpy() for gradient in tape.gradient(loss, encoder.trainable_variables)]
+    norm = np.sqrt(sum(np.sum(gradient.astype(float) ** 2) for gradient in gradients))
+    assert norm > 0.3
+    before = [variable.numpy() for variable in encoder.trainable_variables]
+    step = model.build_step(encoder, model.build_optimizer(config_with("--lr", 1)), 2, 3, "softmax")
+    assert float(step(frames)) == pytest.approx(float(loss), rel=1e-5)
+    scales = {"w": 0.01, "b": 0.01, "projection": 0.5}
+    for variable, old, gradient in zip(encoder.trainable_variables, before, gradients, strict=True):
+        scale = scales.get(variable.name.split("_")[0].split(":")[0], 1.0)
+        np.testing.assert_allclose(old - variable.numpy(), scale * gradient * 0.3 / norm, atol=2e-6)
+
+
+@pytest.mark.parametrize(("argv", "rates"), [
+    (["--lr", 0.01], {0: 0.01, 9999: 0.01, 10000: 0.005, 35000: 0.00125}),
+    (["--lr", 0.01, "--schedule", "cosine", "--iteration", 1000], {0: 0.01, 500: 0.005, 1000: 0.0})])
+def test_the_learning_rate_falls_as_stated(argv, rates):
+    optimizer = model.build_optimizer(config_with(*argv))
+    for iteration, rate in rates.items():
+        optimizer.iterations.assign(iteration)
+        assert float(optimizer.learning_rate) == pytest.approx(rate, abs=1e-9)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("rmsprop", "RMSprop"), ("adam", "Adam")])
+def test_the_optimizer_is_the_one_named(name, kind):
+    optimizer = model.build_optimizer(config_with("--optim", name))
+    assert type(optimizer).__name__ == kind
+    if name == "adam":
+        assert (optimizer.beta_1, optimizer.beta_2) == (0.5, 0.9)
+
+
+def test_the_graph_does_not_grow_with_the_batch():
+    def operations(n, m):
+        encoder = small_encoder()
+        step = model.build_step(encoder, model.build_optimizer(config_with()), n, m, "softmax")
+        return len(step.get_concrete_function().graph.as_graph_def().node)
+
+    assert operations(2, 2) == operations(20, 7) > 100
+
+
+# ---- runs -------------------------------------------------------------------------------------------------------
+
+def train_flags(features, folder, *argv):
+    return ["--train", "--train_path", str(features / "train"), "--model_path", str(folder), *TRAIN_FLAGS,
+            *map(str, argv)]
+
+
+@pytest.fixture(scope="module")
+def trained(features, tmp_path_factory):
+    """A model of 8 iterations, validated at 4 and 8."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    assert model.main(train_flags(features, folder, "--iteration", 8)) == 0
+    return folder
+
+
+def weights(folder, number=None):
+    encoder, _ = model.load_encoder(folder, number)
+    return [variable.numpy() for variable in (*encoder.trainable_variables, encoder.mean, encoder.deviation)]
+
+
+def test_a_model_folder_tells_everything(trained, features):
+    stored = json.loads((trained / "config.json").read_text())
+    assert stored["flags"]["hidden"] == 16
+    assert stored["flags"]["sr"] == 8000
+    assert stored["versions"]["tensorflow"] == tf.__version__
+    assert len(stored["validation"]) == 4
+    encoder, config = model.load_encoder(trained)
+    np.testing.assert_allclose(stored["normalisation"]["mean"], encoder.mean.numpy(), rtol=1e-6)
+    assert (config.hidden, config.proj, config.num_layer) == (16, 8, 2)
+    assert list((trained / "logs").glob("events*"))
+    rows = utils.History(trained / "history.csv", 8).rows
+    assert [row["iteration"] for row in rows] == ["4", "8"]
+    best = json.loads((trained / "Check_Point" / "best.json").read_text())
+    assert best["valid_eer"] == min(float(row["valid_eer"]) for row in rows)
+    assert set(model.checkpoint_numbers(trained)) == {best["model_num"], 8}
+    thresholds = model.load_thresholds(trained, best["model_num"])
+    assert thresholds["points"]["eer"].keys() == {"threshold", "far", "frr"}
+    assert thresholds["source"] == "4 validation speakers"
+    assert model.load_thresholds(trained, 5) is None
+
+
+def test_training_learns(features, tmp_path):
+    assert model.main(train_flags(features, tmp_path, "--iteration", 40, "--valid_every", 10)) == 0
+    losses = [float(row["loss"]) for row in utils.History(tmp_path / "history.csv", 40).rows]
+    assert len(losses) == 4
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_run_that_stopped_equals_an_unbroken_one(trained, features, tmp_path, monkeypatch):
+    unbroken, broken = trained, tmp_path / "model"
+    steps, real = [], model.data_preprocess.progress
+
+    class Interrupting:
+        """A progress bar during whose third update somebody presses Ctrl-C."""
+
+        def __init__(self, bar):
+            self.bar = bar
+
+        def update(self):
+            steps.append(1)
+            if len(steps) == 3:
+                raise KeyboardInterrupt
+            self.bar.update()
+
+        def __getattr__(self, name):
+            return getattr(self.bar, name)
+
+    monkeypatch.setattr(model.data_preprocess, "progress", lambda **options: Interrupting(real(**options)))
+    assert model.main(train_flags(features, broken, "--iteration", 8)) == 2
+    assert model.checkpoint_numbers(broken) == [3]
+    monkeypatch.setattr(model.data_preprocess, "progress", real)
+    assert model.main(["--train", "--restore", "--model_path", str(broken)]) == 0
+    for number in (None, 8):
+        for ours, theirs in zip(weights(broken, number), weights(unbroken, number), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    rows = [utils.History(folder / "history.csv", 8).rows for folder in (broken, unbroken)]
+    for ours, theirs in zip(*rows, strict=True):
+        assert all(ours[name] == theirs[name] for name in ("iteration", "loss", "learning_rate", "valid_eer"))
+
+
+def test_ctrl_c_saves_and_says_so(features, tmp_path):
+    command = [sys.executable, str(ROOT / "model.py"), *train_flags(features, tmp_path, "--iteration", 100000)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("iteration 4:"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "which is saved; go on with --restore True" in err
+    assert "Traceback" not in err
+    last = model.checkpoint_numbers(tmp_path)[-1]
+    assert f"stopped at iteration {last} of 100000" in err
+    assert model.main(["--train", "--restore", "--model_path", str(tmp_path), "--iteration", str(last + 2)]) == 0
+    assert model.checkpoint_numbers(tmp_path)[-1] == last + 2
+
+
+def test_init_from_starts_with_the_weights_of_a_model(trained, features, tmp_path):
+    flags = ["--train", "--train_path", str(features / "train"), "--model_path", str(tmp_path), "--N", "3", "--M", "3",
+             "--init_from", str(trained), "--lr", "1e-9", "--iteration", "1"]
+    assert model.main(flags) == 0
+    for ours, theirs in zip(weights(tmp_path), weights(trained), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert model.main(["--train", "--restore", "--model_path", str(tmp_path), "--iteration", "2"]) == 0
+
+
+def test_few_validation_speakers_are_said(features, tmp_path, capsys):
+    assert model.main(train_flags(features, tmp_path, "--iteration", 2, "--valid_ratio", 0.1)) == 0
+    assert "python test.py --store_threshold True measures one" in capsys.readouterr().out
+    assert not (tmp_path / "thresholds.json").exists()
+    assert model.load_encoder(tmp_path)[1].model_num == 2           # none is best: the last
+
+
+def test_what_training_refuses(trained, features, tmp_path, fails):
+    def refused(*argv):
+        return fails(model.main, "--train", *argv)
+
+    data = ["--train_path", features / "train"]
+    assert "there is a model already; go on with --restore True" in refused(*data, "--model_path", trained)
+    assert "--hidden is 32, but" in refused("--restore", "--model_path", trained, "--hidden", 32)
+    assert "--sr is 16000, but" in refused(*data, "--model_path", tmp_path / "x", "--sr", 16000)
+    assert "--speaker_number is 50" in refused(*data, "--model_path", tmp_path / "x", "--N", 50)
+    assert "holds no features" in refused("--train_path", tmp_path, "--model_path", tmp_path / "x")
+    assert "there is no model" in refused("--restore", "--model_path", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(features, tmp_path, fails, monkeypatch):
+    monkeypatch.setattr(utils, "ge2e_loss", lambda similarity, kind: tf.reduce_sum(similarity) * np.inf)
+    assert "at iteration 1: lower --lr" in fails(model.main, *train_flags(features, tmp_path))
+
+
+def test_loading_names_what_is_wrong(trained, tmp_path):
+    with pytest.raises(InputError, match=r"--model_num is 5: .* has the checkpoints"):
+        model.load_encoder(trained, 5)
+    with pytest.raises(InputError, match=r"there is no model"):
+        model.load_encoder(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    for path in (copy / "Check_Point").glob("*.data*"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="cannot be read as this model's checkpoint"):
+        model.load_encoder(copy)
+    stored = json.loads((copy / "config.json").read_text())
+    shutil.rmtree(copy / "Check_Point")
+    shutil.copytree(trained / "Check_Point", copy / "Check_Point")
+    stored["flags"]["hidden"] = 17
+    (copy / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="cannot be read as this model's checkpoint"):
+        model.load_encoder(copy)
+
+
+# ---- evaluation -------------------------------------------------------------------------------------------------
+
+def test_scores_are_those_of_a_plain_loop(trained, features):
+    encoder, _ = model.load_encoder(trained)
+    speakers, _ = utils.load_features(features / "test")
+    evaluation = model.evaluate(encoder, speakers, 4)
+    assert evaluation.scores.shape == evaluation.labels.shape == (6, 3)
+    centroids = {}
+    for speaker in speakers:
+        rows = [speaker.load()[u.first:u.first + u.count] for u in speaker.utterances[:4]]
+        mean = np.mean([model.embed(encoder, segments) for segments in rows], axis=0)
+        centroids[speaker.name] = mean / np.linalg.norm(mean)
+    for (name, file), row, labels in zip(evaluation.probes, evaluation.scores, evaluation.labels, strict=True):
+        speaker = next(speaker for speaker in speakers if speaker.name == name)
+        probe = next(u for u in speaker.utterances[4:] if u.file == file)
+        vector = model.embed(encoder, speaker.load()[probe.first:probe.first + probe.count])
+        np.testing.assert_allclose(row, [vector @ centroids[other.name] for other in speakers], atol=1e-5)
+        assert labels.tolist() == [other.name == name for other in speakers]
+
+
+def test_a_probe_without_speech_is_below_everything(write_features):
+    folder = write_features([[2, 2, 0, 2], [1, 1, 1]])
+    encoder = model.Encoder(7, 5, 2)
+    encoder.deviation.assign(np.full(40, 1e6))
+    evaluation = model.evaluate(encoder, utils.load_features(folder)[0], 2)
+    assert [file for _, file in evaluation.probes] == ["2.wav", "3.wav", "2.wav"]
+    assert np.isneginf(evaluation.scores).all(axis=1).tolist() == [True, False, False]
+    assert evaluation.without_speech == 1
+    assert "1 of 3 probes without speech" in evaluation.describe()
+
+
+@pytest.mark.parametrize(("speakers", "m", "words"), [
+    ([[1, 1, 1]], 2, "1 speaker"),
+    ([[1, 1, 1], [1, 1]], 2, r"s1\.npy has 2 utterances with speech: .* --utterance_number 2 and one probe need 3")])
+def test_too_few_speakers_or_utterances(write_features, speakers, m, words):
+    with pytest.raises(InputError, match=words):
+        model.evaluate(model.Encoder(7, 5, 2), utils.load_features(write_features(speakers))[0], m)
+
+
+def test_testing_refuses_what_does_not_fit(trained, features, tmp_path, write_features, fails):
+    flags = ["--model_path", trained, "--test_path", features / "test"]
+    assert "--speaker_number is 4" in fails(model.main, *flags, "--N", 4)
+    assert "lower it" in fails(model.main, *flags, "--M", 6)
+    assert "--sr is 16000, but" in fails(model.main, *flags, "--sr", 16000)
+    assert "--num_layer is 3, but" in fails(model.main, *flags, "--num_layer", 3)
+    other = write_features([[1, 1, 1]] * 2, sr=16000)
+    assert "was made with --sr 16000, the model with 8000" in fails(
+        model.main, "--model_path", trained, "--test_path", other)
+
+
+def test_testing_draws_speakers_by_seed(trained, features):
+    flags = ["--model_path", str(trained), "--test_path", str(features / "test"), "--M", "3", "--N", "2", "--seed"]
+    drawn = {tuple(model.test(configuration.get_config([*flags, str(seed)])).speakers) for seed in range(8)}
+    assert len(drawn) > 1
+    assert all(len(names) == 2 for names in drawn)
+
+
+def test_an_ancestors_features_are_noted(trained, features, tmp_path, capsys):
+    for number, path in enumerate(sorted((features / "test").glob("*.npy"))):
+        shutil.copy(path, tmp_path / f"speaker{number}.npy")
+    assert model.main(["--model_path", str(trained), "--test_path", str(tmp_path)]) == 0
+    assert "each row counts as an utterance" in capsys.readouterr().out
