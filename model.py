@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import shlex
 import sys
 import time
@@ -32,9 +33,11 @@ CLIP_NORM = 3.0              # global norm of the gradients
 SCALE_W_B = 0.01             # gradient scale of w and b
 SCALE_PROJECTION = 0.5       # gradient scale of the projections
 LOG_EVERY = 100              # iterations per row of history.csv
-RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max", "mask_channels",
-             "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio", "seed")   # fixed for all of a run
-FREE_FLAGS = ("train_path", "iteration", "valid_every", "comment")                         # may change as it goes on
+# A run keeps these flags to its end; it may change those below when it goes on.
+RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max",
+             "mask_channels", "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio", "seed")
+FREE_FLAGS = ("train_path", "iteration", "valid_every", "comment")
+ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
 
 
 # ---- the encoder ------------------------------------------------------------------------------------------------
@@ -165,12 +168,38 @@ def choose_checkpoint(model_path, model_num=None):
 
 
 def load_config(model_path):
-    """Return what config.json in a model folder holds."""
+    """Return what config.json in a model folder holds; for an ancestor's folder, what its checkpoint tells."""
     stored = read_json(pathlib.Path(model_path, "config.json"))
-    if stored is None:
-        raise InputError(f"--model_path is {model_path}: there is no model (no config.json); train one with "
+    numbers = checkpoint_numbers(model_path)
+    if stored is None and not numbers:
+        raise InputError(f"--model_path is {model_path}: there is no model; train one with "
                          f"python model.py --train True --model_path {model_path}")
-    return stored
+    return stored or {"ancestor": True, "flags": ancestor_size(checkpoint_path(model_path, numbers[-1]))}
+
+
+def ancestor_variables(path):
+    """Return (layer or None, our name, stored name) of each variable in an ancestor's TensorFlow 1 checkpoint."""
+    names = [name for name, _ in tf.train.list_variables(path)]
+    matches = [(ANCESTOR_NAME.fullmatch(name), name) for name in names]
+    return [(int(match[1]), match[2], name) for match, name in matches if match] + [
+        (None, name, name) for name in names if name in ("w", "b")]
+
+
+def ancestor_size(path):
+    """Return hidden, proj and num_layer of an ancestor's checkpoint."""
+    shapes = dict(tf.train.list_variables(path))
+    projections = [shapes[stored] for _, name, stored in ancestor_variables(path) if name == "projection"]
+    if not projections:
+        raise InputError(f"{path} has no config.json beside it and holds no LSTM with projection: it is no model")
+    return {"hidden": projections[0][0], "proj": projections[0][1], "num_layer": len(projections)}
+
+
+def read_ancestor(encoder, path):
+    """Assign an ancestor's variables; its cell has the same gates, and its features were not normalised."""
+    reader = tf.train.load_checkpoint(path)
+    for layer, name, stored in ancestor_variables(path):
+        variable = getattr(encoder, name) if layer is None else encoder.layers[layer][name]
+        variable.assign(tf.reshape(reader.get_tensor(stored), variable.shape))
 
 
 def load_encoder(model_path, model_num=None):
@@ -187,7 +216,8 @@ def load_encoder(model_path, model_num=None):
     -------
     encoder : Encoder
     config : argparse.Namespace
-        The flags of its training, `model_num`, the checkpoint that was loaded, and `given`, empty.
+        The flags of its training, of which `given` lists those that the folder stores (an ancestor's does not store
+        its features), and `model_num`, the checkpoint that was loaded.
 
     Raises
     ------
@@ -196,10 +226,13 @@ def load_encoder(model_path, model_num=None):
     """
     stored = load_config(model_path)
     config = configuration.get_config([])
-    vars(config).update(stored["flags"], model_path=str(model_path), given=set())
+    vars(config).update(stored["flags"], model_path=str(model_path), given=set(stored["flags"]))
     config.model_num = choose_checkpoint(model_path, model_num)
-    encoder = build_encoder(config)
-    restore(tf.train.Checkpoint(encoder=encoder), checkpoint_path(model_path, config.model_num))
+    encoder, path = build_encoder(config), checkpoint_path(model_path, config.model_num)
+    if "ancestor" in stored:
+        read_ancestor(encoder, path)
+    else:
+        restore(tf.train.Checkpoint(encoder=encoder), path)
     return encoder, config
 
 
@@ -257,13 +290,14 @@ def test(config):
     The feature flags become those of the model. Returns a utils.Evaluation; see `evaluate` for what is raised.
     """
     encoder, trained = load_encoder(config.model_path, config.model_num)
-    features = {name: getattr(trained, name) for name in FEATURE_FLAGS}
-    flags = features | {name: getattr(trained, name) for name in MODEL_FLAGS}
-    configuration.adopt(config, flags, config.model_path)
+    stored = [name for name in FEATURE_FLAGS + MODEL_FLAGS if name in trained.given]
+    configuration.adopt(config, {name: getattr(trained, name) for name in stored}, config.model_path)
     config.model_num = trained.model_num
     folder = data_preprocess.cached_features(config) if "raw_path" in config.given else config.test_path
     speakers, settings = utils.load_features(folder)
-    notes = utils.check_features(speakers, settings, features, folder)
+    notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), folder)
+    if "sr" not in stored:
+        notes.append(f"{config.model_path} does not say what features it was trained on: the flags describe them")
     if "speaker_number" in config.given:
         if len(speakers) < config.speaker_number:
             raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
@@ -292,7 +326,9 @@ def train(config):
         raise InputError(f"--model_path is {config.model_path}: there is a model already; go on with --restore True, "
                          "or name another folder")
     stored = load_config(base) if base else {"flags": {}}
-    kept = FEATURE_FLAGS + MODEL_FLAGS
+    kept = [name for name in FEATURE_FLAGS + MODEL_FLAGS if name in stored["flags"]]
+    if config.restore and "ancestor" in stored:
+        raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
     if config.restore:
         kept = (*RUN_FLAGS, *(name for name in FREE_FLAGS if name not in config.given))
     configuration.adopt(config, {name: stored["flags"][name] for name in kept if base}, base)

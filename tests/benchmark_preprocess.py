@@ -20,9 +20,10 @@ import numpy as np
 import soundfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import voices
+
 import configuration
 import data_preprocess
-import voices
 
 BAR = 2.5
 ROUNDS = 3

@@ -3,8 +3,8 @@
     python tests/benchmark_training.py
 
 Both train 3 x LSTM (128, 64) on the same random log-mel crops (T = 160) with the same loss (GE2E softmax), clipping and
-SGD, on two threads, each in a process of its own, in turns. PyTorch flushes denormal numbers, as TensorFlow always does:
-without that it is several times slower on these gradients.
+SGD, on two threads, each in a process of its own, in turns. PyTorch flushes denormal numbers, as TensorFlow always
+does: without that it is several times slower on these gradients.
 """
 import os
 import statistics

@@ -305,6 +305,34 @@ def test_loading_names_what_is_wrong(trained, tmp_path):
         model.load_encoder(copy)
 
 
+def write_ancestor(folder, encoder, number):
+    """Write an encoder's weights as TensorFlow 1's Saver did, with the ancestors' names and an optimizer's slot."""
+    names = {"w": encoder.w.numpy()[None], "b": encoder.b.numpy()[None], "global_step": np.int64(7)}
+    for index, layer in enumerate(encoder.layers):
+        cell = f"lstm/rnn/multi_rnn_cell/cell_{index}/lstm_cell"
+        names |= {f"{cell}/kernel": layer["kernel"].numpy(), f"{cell}/kernel/Adam": layer["kernel"].numpy(),
+                  f"{cell}/bias": layer["bias"].numpy(), f"{cell}/projection/kernel": layer["projection"].numpy()}
+    (folder / "Check_Point").mkdir(parents=True, exist_ok=True)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, value in names.items():
+            tf.compat.v1.get_variable(name, initializer=value)
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver().save(session, str(folder / "Check_Point" / "model.ckpt"), global_step=number)
+
+
+def test_an_ancestors_checkpoint_is_loaded(tmp_path, features, capsys):
+    encoder = small_encoder()
+    write_ancestor(tmp_path, model.Encoder(7, 5, 3), 4)
+    write_ancestor(tmp_path, encoder, 5)
+    loaded, config = model.load_encoder(tmp_path)
+    assert (config.hidden, config.proj, config.num_layer, config.model_num) == (7, 5, 3, 5)       # the highest
+    for ours, theirs in zip(loaded.trainable_variables, encoder.trainable_variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert (loaded.mean.numpy() == 0).all()
+    assert model.main(["--model_path", str(tmp_path), "--test_path", str(features / "test")]) == 0
+    assert "does not say what features it was trained on" in capsys.readouterr().out
+
+
 # ---- evaluation -------------------------------------------------------------------------------------------------
 
 def test_scores_are_those_of_a_plain_loop(trained, features):
