@@ -321,43 +321,54 @@ def train(config):
         If the folder holds a model and --restore is not True, the features do not fit, there are fewer than N
         speakers, or the loss is no longer finite.
     """
-    base = config.model_path if config.restore else config.init_from
     if not config.restore and checkpoint_numbers(config.model_path):
         raise InputError(f"--model_path is {config.model_path}: there is a model already; go on with --restore True, "
                          "or name another folder")
-    stored = load_config(base) if base else {"flags": {}}
-    kept = [name for name in FEATURE_FLAGS + MODEL_FLAGS if name in stored["flags"]]
-    if config.restore and "ancestor" in stored:
-        raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
-    if config.restore:
-        kept = (*RUN_FLAGS, *(name for name in FREE_FLAGS if name not in config.given))
-    configuration.adopt(config, {name: stored["flags"][name] for name in kept if base}, base)
+    stored = adopt_base(config)
     speakers, settings = utils.load_features(config.train_path)
-    if settings and not base:
+    if settings and not stored:
         configuration.adopt(config, {name: settings[name] for name in FEATURE_FLAGS}, config.train_path)
-    features = data_preprocess.feature_settings(config)
-    notes = utils.check_features(speakers, settings, features, config.train_path)
+    notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), config.train_path)
     training, validation = utils.split_validation(
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
         names=stored["validation"] if config.restore else None)
     if len(training) < config.speaker_number:
         raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
                          "training speakers; lower it")
-
     encoder = load_encoder(config.init_from)[0] if config.init_from else build_encoder(config)
-    if not base:
+    if not stored:
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
         encoder.deviation.assign(deviation)
     if not config.restore:
-        write_json(os.path.join(config.model_path, "config.json"), {
-            "flags": {name: value for name, value in vars(config).items() if name != "given"}, "notes": notes,
-            "command": shlex.join(sys.argv), "versions": versions(),
-            "normalisation": {"mean": encoder.mean.numpy().tolist(), "deviation": encoder.deviation.numpy().tolist()},
-            "validation": [speaker.name for speaker in validation]})
+        write_config(config, encoder, validation, notes)
     for line in introduction(encoder, config, training, validation) + notes:
         print(line)
     Trainer(config, encoder, training, validation).run()
+
+
+def adopt_base(config):
+    """Take the flags of the model that the run goes on from or starts with; return what it stores, else {}."""
+    base = config.model_path if config.restore else config.init_from
+    if not base:
+        return {}
+    stored = load_config(base)
+    if config.restore and "ancestor" in stored:
+        raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
+    kept = FEATURE_FLAGS + MODEL_FLAGS
+    if config.restore:
+        kept = RUN_FLAGS + tuple(name for name in FREE_FLAGS if name not in config.given)
+    configuration.adopt(config, {name: stored["flags"][name] for name in kept if name in stored["flags"]}, base)
+    return stored
+
+
+def write_config(config, encoder, validation, notes):
+    """Write config.json, which tells all that rebuilds the encoder and its features."""
+    write_json(os.path.join(config.model_path, "config.json"), {
+        "flags": {name: value for name, value in vars(config).items() if name != "given"}, "notes": notes,
+        "command": shlex.join(sys.argv), "versions": versions(),
+        "normalisation": {"mean": encoder.mean.numpy().tolist(), "deviation": encoder.deviation.numpy().tolist()},
+        "validation": [speaker.name for speaker in validation]})
 
 
 def introduction(encoder, config, training, validation):
@@ -451,15 +462,16 @@ class Trainer:
             for frames in self.batches():
                 loss = float(self.step(frames))
                 if not math.isfinite(loss):
-                    raise InputError(f"the loss is {loss} at iteration {self.iteration}: lower --lr {config.lr} and "
-                                     "go on from the last checkpoint with --restore True")
+                    raise InputError(f"the loss is {loss} at iteration {self.iteration}: lower --lr, which is "
+                                     f"{config.lr}, in a new run")
                 self.loss_sum.assign_add(loss)
                 bar.update()
-                validated = self.iteration % config.valid_every == 0 or self.iteration == config.iteration
-                if validated or self.iteration % LOG_EVERY == 0:
-                    self.log(bar, self.validate() if validated else None)
-                if validated:
-                    self.save()
+                if self.iteration % config.valid_every == 0 or self.iteration == config.iteration:
+                    evaluation = self.validate()
+                    self.log(bar, evaluation and evaluation.eer)
+                    self.save(evaluation)
+                elif self.iteration % LOG_EVERY == 0:
+                    self.log(bar)
         except KeyboardInterrupt:
             self.save()
             bar.close()
@@ -469,29 +481,24 @@ class Trainer:
         bar.close()
 
     def validate(self):
-        """Return the EER on the validation speakers; the best so far leaves best.json and thresholds.json."""
-        if not self.validation:
-            return None
-        evaluation = evaluate(self.encoder, self.validation, self.config.utterance_number)
-        eer = utils.equal_error_rate(evaluation.scores, evaluation.labels)[0]
-        best = read_json(self.folder / "Check_Point" / "best.json")
-        if best is None or eer < best["valid_eer"]:
-            self.save()
-            store_thresholds(self.folder, self.iteration, evaluation, f"{len(self.validation)} validation speakers")
-            write_json(self.folder / "Check_Point" / "best.json", {"model_num": self.iteration, "valid_eer": eer})
-        return eer
+        """Return the Evaluation of the validation speakers, None if there are none."""
+        return evaluate(self.encoder, self.validation, self.config.utterance_number) if self.validation else None
 
-    def save(self):
-        """Write the checkpoint of this iteration; keep the best one beside it, and no other."""
+    def save(self, evaluation=None):
+        """Write the checkpoint of this iteration and, if its EER is the best, its thresholds; keep it and the best."""
         folder = self.folder / "Check_Point"
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint.write(checkpoint_path(self.folder, self.iteration))
-        best = (read_json(folder / "best.json") or {}).get("model_num")
-        for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best}:
+        best = read_json(folder / "best.json") or {"model_num": None, "valid_eer": math.inf}
+        if evaluation and evaluation.eer <= best["valid_eer"]:
+            store_thresholds(self.folder, self.iteration, evaluation, f"{len(self.validation)} validation speakers")
+            best = {"model_num": self.iteration, "valid_eer": evaluation.eer}
+            write_json(folder / "best.json", best)
+        for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best["model_num"]}:
             for path in folder.glob(f"model.ckpt-{number}.*"):
                 path.unlink()
 
-    def log(self, bar, eer):
+    def log(self, bar, eer=None):
         """Add a row to history.csv, TensorBoard and the progress bar."""
         config, now, last = self.config, time.perf_counter(), self.history.last
         elapsed, steps = now - self.clock[0], self.iteration - self.clock[1]
@@ -540,7 +547,9 @@ def work(config):
     use_cores()
     if config.train:
         train(config)
-        print(f"done: next, python test.py --model_path {config.model_path} --test_path DIR")
+        number = choose_checkpoint(config.model_path)
+        points = (load_thresholds(config.model_path, number) or {"points": {}})["points"]
+        print(f"done: checkpoint {number} in {config.model_path}; {utils.describe_points(points)}")
     else:
         evaluation = test(config)
         print(evaluation.describe(load_thresholds(config.model_path, config.model_num)))

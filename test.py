@@ -24,10 +24,9 @@ from data_preprocess import write_json, write_whole
 def write_report(evaluation, config):
     """Write evaluation.json, det.png and similarity.png to config.report_path; return their paths."""
     folder = pathlib.Path(config.report_path)
-    eer, threshold = utils.equal_error_rate(evaluation.scores, evaluation.labels)
     targets = int(evaluation.labels.sum())
     write_json(folder / "evaluation.json", {
-        "eer": eer, "threshold": threshold, "points": evaluation.points, "speakers": evaluation.speakers,
+        "eer": evaluation.eer, "points": evaluation.points, "speakers": evaluation.speakers,
         "enrolment_utterances": evaluation.enrolment_utterances, "probes": len(evaluation.probes),
         "probes_without_speech": evaluation.without_speech, "target_trials": targets,
         "non_target_trials": evaluation.labels.size - targets, "similarity": evaluation.matrix().tolist(),
@@ -50,7 +49,7 @@ def det_curve(evaluation):
     if 0 < point["far"] < 1 and 0 < point["frr"] < 1:
         corner = DetCurveDisplay(fpr=np.array([point["far"]]), fnr=np.array([point["frr"]]))
         corner.plot(ax=axes, marker="o", linestyle="", color="tab:red",
-                    label=f"EER {(point['far'] + point['frr']) / 2:.1%} at threshold {point['threshold']:.3f}")
+                    label=f"EER {evaluation.eer:.1%} at threshold {point['threshold']:.3f}")
     axes.set(xlabel="false acceptance rate", ylabel="false rejection rate",
              title=f"DET, {len(evaluation.speakers)} speakers, {len(evaluation.probes)} probes")
     axes.grid(alpha=0.3)
@@ -90,8 +89,7 @@ def work(config):
     if config.store_threshold:
         source = f"{len(evaluation.speakers)} test speakers"
         model.store_thresholds(config.model_path, config.model_num, evaluation, source)
-        print(f"stored with {config.model_path}: " + ", ".join(
-            f"{name} {point['threshold']:.4f}" for name, point in evaluation.points.items()))
+        print(f"stored with {config.model_path}: {utils.describe_points(evaluation.points)}")
     return 0
 
 

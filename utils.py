@@ -17,6 +17,8 @@ import numpy as np
 from configuration import InputError
 from data_preprocess import N_MELS, read_json, write_whole
 
+FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
+
 
 @contextlib.contextmanager
 def quiet_start():
@@ -361,7 +363,7 @@ def equal_error_rate(scores, labels):
     return float(far[best] + frr[best]) / 2, float(thresholds[best])
 
 
-def operating_points(scores, labels, false_alarms=(0.01, 0.001)):
+def operating_points(scores, labels, false_alarms=FALSE_ALARMS):
     """Return thresholds with their error rates: at the EER, and the lowest that keeps FAR within each bound.
 
     A bound f needs at least 1 / f non-target trials and a threshold among the scores; where it has not, it is left out.
@@ -380,6 +382,15 @@ def operating_points(scores, labels, false_alarms=(0.01, 0.001)):
             chosen[str(bound)] = index
     return {name: {"threshold": float(thresholds[i]), "far": float(far[i]), "frr": float(frr[i])}
             for name, i in chosen.items()}
+
+
+def describe_points(points):
+    """Return a line with the thresholds of operating_points, and which of them could not be measured."""
+    names = {"eer": "EER", **{str(bound): f"FAR {bound:.1%}" for bound in FALSE_ALARMS}}
+    found = [f"{label} at {points[name]['threshold']:.4f}" for name, label in names.items() if name in points]
+    absent = [label for name, label in names.items() if name not in points]
+    line = "thresholds: " + (", ".join(found) or "none")
+    return line + (f"; too few trials for {', '.join(absent)}" if absent else "")
 
 
 @dataclass(frozen=True)
@@ -401,6 +412,11 @@ class Evaluation:
         return int(np.isneginf(self.scores).all(axis=1).sum())
 
     @property
+    def eer(self):
+        """The equal error rate."""
+        return equal_error_rate(self.scores, self.labels)[0]
+
+    @property
     def points(self):
         """The operating points of the scores (operating_points)."""
         return operating_points(self.scores, self.labels)
@@ -416,7 +432,6 @@ class Evaluation:
     def describe(self, stored=None):
         """Return what a test prints: similarities, trials, EER, and the error rates at the stored threshold."""
         targets, point = int(self.labels.sum()), self.points["eer"]
-        eer = equal_error_rate(self.scores, self.labels)[0]
         with np.printoptions(precision=2, suppress=True):
             lines = [str(self.matrix())]
         lines += [f"{len(self.speakers)} speakers, each enrolled with {self.enrolment_utterances} utterances",
@@ -424,7 +439,7 @@ class Evaluation:
                   f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
         if self.embedded_seconds:
             lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
-        lines.append(f"EER : {eer:.4f} (thres:{point['threshold']:.4f}, "
+        lines.append(f"EER : {self.eer:.4f} (thres:{point['threshold']:.4f}, "
                      f"FAR:{point['far']:.4f}, FRR:{point['frr']:.4f})")
         if stored:
             threshold = stored["points"]["eer"]["threshold"]
