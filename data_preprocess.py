@@ -18,8 +18,10 @@ import unicodedata
 import joblib
 import librosa
 import numpy as np
+import scipy.fft
 import soundfile
 import tqdm
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import configuration
 from configuration import InputError
@@ -28,7 +30,8 @@ N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that `model.embed` reads
 MIN_SPEECH_SECONDS = 0.5     # an utterance with less gives no segment
 SILENT_PEAK = 1e-4           # full scale is 1: three steps of 16-bit audio, -80 dB
-STFT_BLOCK = 6000            # frames transformed at a time, so that an hour of audio needs little memory
+LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
+STFT_BLOCK = 1024            # frames transformed at a time; they stay in the processor's cache
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
     ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
@@ -58,12 +61,13 @@ def load_audio(path, sr):
     """
     try:
         with soundfile.SoundFile(path) as audio:
-            wave = audio.read(dtype="float32", always_2d=True).mean(axis=1)
-            rate, problem = audio.samplerate, cut_short(audio, len(wave))
-    except (soundfile.LibsndfileError, OSError, MemoryError) as error:
+            channels = audio.read(dtype="float32", always_2d=True).T
+            rate, problem = audio.samplerate, cut_short(audio, channels.shape[1])
+    except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # ValueError: a length left open
         raise InputError(f"{path} cannot be read: {getattr(error, 'error_string', error)}") from error
     if problem:
         raise InputError(f"{path} is cut short: {problem}")
+    wave = librosa.to_mono(channels)
     if not len(wave):
         raise InputError(f"{path} is empty")
     if not np.isfinite(wave).all():
@@ -79,7 +83,7 @@ def cut_short(audio, samples_read):
     """
     log = audio.extra_info
     for announced, found in TRUNCATED.findall(log):
-        if int(found) < int(announced) < 2**31:  # beyond that the length was left open: a stream written to a pipe
+        if int(found) < int(announced) < LENGTH_OPEN:
             return f"{found} of {announced} bytes are there"
     if audio.format == "OGG" and ("lacks an end-of-stream" in log or "Junk after the last page" in log
                                   or "without an End-Of-Stream" in log):
@@ -107,9 +111,11 @@ def voiced(wave, *, sr, window, hop, top_db):
     np.ndarray, shape (V,)
         Empty where nothing is louder than silence.
     """
-    if not len(wave) or np.abs(wave).max() < SILENT_PEAK:
+    peak = np.abs(wave).max(initial=0)
+    if peak < SILENT_PEAK:
         return wave[:0]
-    stretches = librosa.effects.split(wave, top_db=top_db, frame_length=round(window * sr), hop_length=round(hop * sr))
+    stretches = librosa.effects.split(wave / peak, top_db=top_db, frame_length=round(window * sr),
+                                      hop_length=round(hop * sr))     # / peak: librosa floors levels at -100 dB
     return np.concatenate([wave[start:end] for start, end in stretches])
 
 
@@ -117,6 +123,12 @@ def voiced(wave, *, sr, window, hop, top_db):
 def mel_filters(sr, nfft):
     """Return librosa's mel filter bank, float32 (40, 1 + nfft // 2), built once per process."""
     return librosa.filters.mel(sr=sr, n_fft=nfft, n_mels=N_MELS)
+
+
+@functools.lru_cache(maxsize=4)
+def hann_window(samples):
+    """Return the periodic Hann window, float32 (samples,)."""
+    return np.hanning(samples + 1)[:-1].astype(np.float32)
 
 
 def log_mel(wave, *, sr, nfft, window, hop):
@@ -137,16 +149,16 @@ def log_mel(wave, *, sr, nfft, window, hop):
     np.ndarray, float32, shape (T, 40), T = 1 + S // hop_length
     """
     win_length, hop_length = round(window * sr), round(hop * sr)
-    padded = np.pad(wave, nfft // 2)
-    n_frames = 1 + len(wave) // hop_length
-    blocks = []
-    for start in range(0, n_frames, STFT_BLOCK):
-        stop = min(start + STFT_BLOCK, n_frames)
-        part = padded[start * hop_length:(stop - 1) * hop_length + nfft]
-        stft = librosa.stft(part, n_fft=nfft, win_length=win_length, hop_length=hop_length, center=False)
-        power = librosa.util.abs2(stft)                                      # (1 + nfft // 2, frames of the block)
-        blocks.append(np.log10(mel_filters(sr, nfft) @ power + 1e-6).T)
-    return np.concatenate(blocks).astype(np.float32)
+    before = nfft // 2 - (nfft - win_length) // 2          # librosa centres the window in nfft samples around a frame
+    padded = np.pad(wave.astype(np.float32, copy=False), (before, win_length))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, win_length)[:len(wave) + 1:hop_length]   # (T, window)
+    hann, mel = hann_window(win_length), mel_filters(sr, nfft).T
+    frames = np.empty((len(windows), N_MELS), np.float32)
+    for start in range(0, len(windows), STFT_BLOCK):
+        part = slice(start, start + STFT_BLOCK)
+        spectrum = scipy.fft.rfft(windows[part] * hann, nfft)                # (frames, 1 + nfft // 2)
+        frames[part] = np.log10(librosa.util.abs2(spectrum) @ mel + 1e-6)
+    return frames
 
 
 def cut(frames, length):
@@ -204,7 +216,7 @@ def write_whole(path, write):
     """Call write(file) on a temporary file beside `path` and rename it: the file is there whole or not at all."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -215,7 +227,7 @@ def write_whole(path, write):
 
 def write_json(path, value):
     """Write a value as JSON, whole or not at all."""
-    write_whole(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+    write_whole(path, lambda file: file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode()))
 
 
 # ---- the corpus -------------------------------------------------------------------------------------------------
@@ -223,9 +235,9 @@ def write_json(path, value):
 def speaker_name(text):
     """Return a speaker's name in Unicode normal form C; InputError where it could not be a file name."""
     name = unicodedata.normalize("NFC", text)
-    if not SPEAKER_NAME.fullmatch(name):
+    if not SPEAKER_NAME.fullmatch(name) or name == "manifest":
         raise InputError(f"speaker name {text!r}: use letters, digits, spaces, '_', '.' and '-', "
-                         "beginning with a letter, a digit or '_'")
+                         "beginning with a letter, a digit or '_'; 'manifest' is taken")
     return name
 
 
@@ -274,49 +286,77 @@ def named(folders):
 
 
 def audio_files(folder):
-    """Return the recordings below a speaker's folder, as sorted paths relative to it, and the other files' suffixes."""
+    """Return the visible recordings below a folder, as sorted relative paths, and the numbers of other files by suffix.
+
+    Raises
+    ------
+    OSError
+        If a sub-folder cannot be read.
+    """
+    def fail(error):
+        raise error
+
     files, others = [], collections.Counter()
-    for path in folder.rglob("*"):
-        if path.name.startswith(".") or not path.is_file():
-            continue
-        if path.suffix.lower() in SUFFIXES:
-            files.append(path.relative_to(folder).as_posix())
-        else:
-            others[path.suffix.lower() or path.name] += 1
+    for home, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if suffix in SUFFIXES:
+                files.append(pathlib.Path(home, name).relative_to(folder).as_posix())
+            else:
+                others[suffix or "no suffix"] += 1
     return sorted(files), others
+
+
+def stamp(path):
+    """Return size and time of a file, which tell that it changed; zeros for a link into nothing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def process_speaker(name, source, folder, config):
     """Make <name>.npy and <name>.json from a speaker's folder, unless they are there and nothing changed.
 
-    Returns the record that the .json holds.
+    Returns the record that the .json holds; under "kept", why the features of audio that is gone were left.
     """
     features, description = pathlib.Path(folder) / f"{name}.npy", pathlib.Path(folder) / f"{name}.json"
     files, others = audio_files(source)
-    stamps = [[(source / file).stat().st_size, (source / file).stat().st_mtime_ns] for file in files]
+    stamps = [stamp(source / file) for file in files]
     old = read_json(description)
-    if old:
-        old_files = [entry["file"] for entry in old["utterances"]]
-        if (old_files == files and [entry["stamp"] for entry in old["utterances"]] == stamps
-                and old["ignored"] == others and features.exists() == (old["segments"] > 0)):
-            return old
-        if old["source"] != str(source.resolve()) and set(old_files).isdisjoint(files):
-            raise InputError(f"{description} describes a speaker from {old['source']}, {source} is another of the same "
-                             "name: rename its folder")
+    if old and old["segments"] and not files:
+        return {**old, "kept": f"{source} holds no audio any more; {features} is kept, delete it if it is not wanted"}
+    if old and unchanged(old, source, files, stamps, config) and features.exists() == (old["segments"] > 0):
+        return old
+
     parts, utterances = [], []
-    for file, stamp in zip(files, stamps, strict=True):
+    for file, mark in zip(files, stamps, strict=True):
         cuts, entry = process_utterance(source / file, config)
-        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp})
+        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": mark})
         if len(cuts):
             parts.append(cuts)
     record = {"speaker": name, "source": str(source.resolve()), "segments": sum(map(len, parts)),
               "settings": feature_settings(config), "ignored": others, "utterances": utterances}
-    if record["segments"]:
+    if parts:
         write_whole(features, lambda file: np.save(file, np.concatenate(parts), allow_pickle=False))
     else:
         features.unlink(missing_ok=True)
     write_json(description, record)
     return record
+
+
+def unchanged(old, source, files, stamps, config):
+    """Tell whether a record is of these files and settings; InputError if it is of another corpus's speaker."""
+    before = [(entry["file"], entry["stamp"]) for entry in old["utterances"]]
+    now = list(zip(files, stamps, strict=True))
+    if old["source"] != str(source.resolve()) and before and not any(pair in before for pair in now):
+        raise InputError(f"{source} and {old['source']} are speakers of one name: rename a folder, or name new folders "
+                         "for the features")
+    return before == now and old["settings"] == feature_settings(config)
 
 
 def process_utterance(path, config):
@@ -335,12 +375,20 @@ def feature_settings(config):
     return {name: getattr(config, name) for name in configuration.FEATURE_FLAGS}
 
 
-def claim(folder, config, stored):
-    """Adopt the settings of an existing feature folder, or write those of a new one; refuse a folder of strangers."""
-    folder = pathlib.Path(folder)
-    manifest = read_json(folder / "manifest.json")
-    if manifest:
-        configuration.adopt(config, {name: manifest["settings"][name] for name in stored}, folder)
+def read_settings(folder):
+    """Return the settings in a feature folder's manifest.json, None where there is none."""
+    manifest = read_json(pathlib.Path(folder, "manifest.json"))
+    if manifest is not None and not isinstance(manifest.get("settings"), dict):
+        raise InputError(f"{folder}/manifest.json is of another program: name a new folder")
+    return manifest and manifest["settings"]
+
+
+def claim(folder, config):
+    """Adopt the settings of an existing feature folder, which then bind like typed flags; refuse a strange folder."""
+    folder, settings = pathlib.Path(folder), read_settings(folder)
+    if settings:
+        configuration.adopt(config, settings, folder)
+        config.given |= settings.keys()
     elif any(folder.glob("*.npy")):
         raise InputError(f"{folder} holds features of another program (no manifest.json): name a new folder")
 
@@ -370,10 +418,15 @@ def preprocess(sources, folder, config):
     work = joblib.Parallel(n_jobs=config.jobs or -1, return_as="generator_unordered")
     records = work(joblib.delayed(process_speaker)(name, source, folder, config) for name, source in sources.items())
     totals, losses = collections.Counter(), []
-    for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
-        totals.update(count(record))
-        losses += [f"{record['source']}/{entry['file']} {entry['dropped']}"
-                   for entry in record["utterances"] if entry["dropped"]]
+    try:
+        for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
+            totals.update(count(record))
+            losses += [record["kept"]] if "kept" in record else []
+            losses += [f"{record['source']}/{entry['file']} {entry['dropped']}"
+                       for entry in record["utterances"] if entry["dropped"]]
+    except TerminatedWorkerError as error:
+        raise InputError("a worker process was killed, most likely for lack of memory: lower --jobs, and run again to "
+                         "go on") from error
     write_json(folder / "manifest.json", {"settings": settings, "totals": totals})
     return totals, sorted(losses)
 
@@ -410,16 +463,17 @@ def summary(totals):
 
 
 def cached_features(config):
-    """Make the features of the audio in config.raw_path, or of its test part; return their folder in ./cache.
+    """Make the features of the audio in config.raw_path, or of its test part, in a folder of ./cache.
 
-    A later call with the same audio and settings finds them there.
+    A later call with the same audio and settings finds them there. Returns that folder and the speakers' names.
     """
     raw_path = pathlib.Path(config.raw_path).resolve()
     key = json.dumps([str(raw_path), feature_settings(config)])
     folder = pathlib.Path("cache", f"{raw_path.name}-{digest(key)}")
-    _, losses = preprocess(find_speakers(raw_path, test_ratio=1.0)["test"], folder, config)
+    sources = find_speakers(raw_path, test_ratio=1.0)["test"]
+    _, losses = preprocess(sources, folder, config)
     report_losses(losses)
-    return folder
+    return folder, set(sources)
 
 
 def report_losses(losses):
@@ -436,7 +490,7 @@ def work(config):
     if len({pathlib.Path(folder).resolve() for folder in folders.values()}) == 1:
         raise InputError(f"--train_path and --test_path are both {config.train_path}: test speakers must be apart")
     for folder in folders.values():
-        claim(folder, config, (*configuration.FEATURE_FLAGS, "test_ratio"))
+        claim(folder, config)
     parts = find_speakers(config.raw_path, config.test_ratio)
     known = {part: {path.stem for path in pathlib.Path(folder).glob("*.json")} for part, folder in folders.items()}
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}

@@ -69,12 +69,23 @@ def test_a_truncated_file_is_refused_and_the_whole_one_is_not(tmp_path, monkeypa
         data_preprocess.load_audio(path, 16000)
 
 
-def test_a_wav_of_open_length_is_read(tmp_path):
+@pytest.mark.parametrize("length", [b"\xff\xff\xff\xff", b"\x00\xf0\xff\x7f"])   # ffmpeg and SoX, to a pipe
+def test_a_wav_of_open_length_is_read(tmp_path, length):
     soundfile.write(tmp_path / "a.wav", tone(1), 16000, "PCM_16")
     raw = bytearray((tmp_path / "a.wav").read_bytes())
-    raw[4:8] = raw[40:44] = b"\xff\xff\xff\xff"                    # as ffmpeg writes it to a pipe
+    raw[4:8] = raw[40:44] = length
     (tmp_path / "a.wav").write_bytes(raw)
     assert len(data_preprocess.load_audio(tmp_path / "a.wav", 16000)) == 16000
+
+
+def test_a_flac_of_open_length_is_refused_because_libsndfile_cannot_read_it(tmp_path):
+    soundfile.write(tmp_path / "a.flac", tone(1), 16000)
+    raw = bytearray((tmp_path / "a.flac").read_bytes())
+    raw[21] &= 0xF0                                                # the 36 bits of its number of samples: 0, unknown
+    raw[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(raw)
+    with pytest.raises(InputError, match="cannot be read"):
+        data_preprocess.load_audio(tmp_path / "a.flac", 16000)
 
 
 @pytest.mark.parametrize(("content", "words"), [
@@ -103,20 +114,30 @@ def test_voiced_stretches_are_joined():
     assert np.abs(speech).max() == pytest.approx(0.5, rel=0.01)
 
 
+@pytest.mark.parametrize("gain", [1.0, 1e-3])
+def test_the_level_of_a_recording_does_not_matter(gain):
+    quiet = np.zeros(8000, np.float32)
+    wave = gain * np.concatenate([quiet, tone(0.7, 8000), quiet])
+    assert 0.70 <= len(data_preprocess.voiced(wave, **VOICE)) / 8000 <= 0.76
+
+
 @pytest.mark.parametrize("wave", [np.zeros(8000), np.zeros(0), np.full(8000, 3e-5)])
 def test_silence_holds_no_speech(wave):
     assert len(data_preprocess.voiced(wave.astype(np.float32), **VOICE)) == 0
     assert data_preprocess.segments(wave.astype(np.float32), CONFIG).shape == (0, 40, 180)
 
 
+@pytest.mark.parametrize("nfft", [512, 401])
 @pytest.mark.parametrize("samples", [512, 8000, 12345])
-def test_log_mel_is_librosas(samples):
+def test_log_mel_is_librosas(samples, nfft):
     wave = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
-    found = data_preprocess.log_mel(wave, sr=8000, nfft=512, window=0.025, hop=0.01)
-    mel = librosa.feature.melspectrogram(y=wave, sr=8000, n_fft=512, win_length=200, hop_length=80, n_mels=40,
+    found = data_preprocess.log_mel(wave, sr=8000, nfft=nfft, window=0.025, hop=0.01)
+    mel = librosa.feature.melspectrogram(y=wave, sr=8000, n_fft=nfft, win_length=200, hop_length=80, n_mels=40,
                                          power=2.0, center=True, pad_mode="constant")
     assert found.dtype == np.float32
     assert found.shape == (1 + samples // 80, 40)
+    mel = mel[:, :len(found)]                                      # librosa has one frame less for an odd nfft
+    found = found[:mel.shape[1]]
     np.testing.assert_allclose(found, np.log10(mel + 1e-6).T, atol=1e-4)
 
 
@@ -206,6 +227,8 @@ def test_recordings_are_found_at_any_depth(tmp_path):
     (home / "words.txt").touch()
     (home / "video.m4a").touch()
     (home / ".hidden.wav").touch()
+    (home / ".Trash").mkdir()
+    (home / ".Trash" / "old.wav").touch()
     files, others = data_preprocess.audio_files(home)
     assert files == ["0.ogg", "1-2/deep/2.FLAC", "video/00001.wav"]
     assert others == {".txt": 1, ".m4a": 1}
@@ -280,11 +303,12 @@ def test_a_rerun_does_only_what_changed(tmp_path):
     assert len(times) == 6
     soundfile.write(raw / "b" / "new.wav", tone(2, 8000), 8000)
     (raw / "c" / "0.wav").unlink()
+    soundfile.write(raw / "c" / "1.wav", tone(0.1, 8000), 8000)
     assert preprocess(raw, tmp_path) == 0
     changed = {name for name, stamp in times.items()
                if not (tmp_path / "train" / name).exists() or (tmp_path / "train" / name).stat().st_mtime_ns != stamp}
     assert changed == {"b.npy", "b.json", "c.npy", "c.json"}
-    assert not (tmp_path / "train" / "c.npy").exists()             # nothing is left of that speaker's audio
+    assert not (tmp_path / "train" / "c.npy").exists()             # that speaker's new audio holds too little speech
     assert [s.name for s in utils.load_features(tmp_path / "train")[0]] == ["a", "b"]
 
 
@@ -303,6 +327,7 @@ def test_a_killed_run_resumes_to_the_same_files(corpus, features, tmp_path):
     for path in tmp_path.glob("train/*.npy"):
         np.load(path, allow_pickle=False)                          # whole, if it is there
     assert preprocess(raw, tmp_path) == 0
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
     for part in ("train", "test"):
         names = sorted(path.name for path in (features / part).glob("*.npy"))
         assert sorted(path.name for path in (tmp_path / part).glob("*.npy")) == names
@@ -315,8 +340,10 @@ def test_two_processes_write_what_one_writes(corpus, features, tmp_path):
     command = [sys.executable, ROOT / "data_preprocess.py", "--raw_path", corpus, "--jobs", "2",
                "--train_path", tmp_path / "train", "--test_path", tmp_path / "test"]
     subprocess.run(command, check=True, capture_output=True)
-    for path in (features / "train").glob("*.npy"):
-        assert path.read_bytes() == (tmp_path / "train" / path.name).read_bytes()
+    written = [path for part in ("train", "test") for path in (features / part).glob("*.npy")]
+    assert len(written) == 11
+    for path in written:
+        assert path.read_bytes() == (tmp_path / path.parent.name / path.name).read_bytes()
 
 
 def test_a_typed_setting_must_agree_with_the_folder(features, corpus, fails):
@@ -347,19 +374,36 @@ def test_a_folder_without_use_is_one_clear_error(tmp_path, fails, prepare, words
     assert words in fails(data_preprocess.main, *flags(tmp_path / "raw", tmp_path))
 
 
-def test_nothing_written_is_lost(tmp_path, fails):
+def test_nothing_written_is_lost(tmp_path, fails, capsys):
     raw = make_speakers(tmp_path / "raw", ["a"])
-    other = make_speakers(tmp_path / "other", ["a"])
-    (other / "a" / "0.wav").rename(other / "a" / "another.wav")
+    other = make_speakers(tmp_path / "other", ["a"])               # the same names, other files
     assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
     before = (tmp_path / "train" / "a.npy").read_bytes()
-    assert "is another of the same name" in fails(data_preprocess.main, *flags(other, tmp_path))
+    assert "are speakers of one name" in fails(data_preprocess.main, *flags(other, tmp_path))
     assert (tmp_path / "train" / "a.npy").read_bytes() == before
+    (raw / "a" / "0.wav").unlink()
+    assert preprocess(raw, tmp_path) == 0                          # an emptied folder, as an unmounted disk leaves it
+    assert (tmp_path / "train" / "a.npy").read_bytes() == before
+    assert "holds no audio any more" in capsys.readouterr().err
     (tmp_path / "strange").mkdir()
     np.save(tmp_path / "strange" / "speaker0.npy", np.zeros(3), allow_pickle=False)
     assert "features of another program" in fails(
         data_preprocess.main, *flags(raw, tmp_path, "--train_path", tmp_path / "strange"))
     assert "are both" in fails(data_preprocess.main, *flags(raw, tmp_path, "--train_path", tmp_path / "test"))
+
+
+def test_two_folders_of_different_settings_are_not_mixed(tmp_path, fails):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    assert preprocess(raw, tmp_path / "x", "--sr", "16000", "--test_ratio", "0") == 0
+    assert preprocess(raw, tmp_path / "y", "--sr", "8000", "--test_ratio", "0") == 0
+    mixed = flags(raw, tmp_path, "--train_path", tmp_path / "x" / "train", "--test_path", tmp_path / "y" / "train")
+    assert "--sr is 16000, but" in fails(data_preprocess.main, *mixed)
+
+
+def test_a_manifest_of_another_program_is_refused(tmp_path, fails):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    data_preprocess.write_json(tmp_path / "train" / "manifest.json", {"name": "web app"})
+    assert "is of another program" in fails(data_preprocess.main, *flags(raw, tmp_path))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -113,7 +113,7 @@ def write_corpus(folder, speakers, utterances, seconds=(3.0, 5.0), seed=0):
         home = pathlib.Path(folder, f"voice{number:02}")
         home.mkdir(parents=True, exist_ok=True)
         for take in range(utterances):
-            rng = np.random.default_rng([seed, number, take])
+            rng = np.random.default_rng([seed, number, take + 1])      # a trailing 0 would be the voice's own stream
             soundfile.write(home / f"{take:02}.wav", utterance(voice, rng.uniform(*seconds), rng), SR, "PCM_16")
 
 
