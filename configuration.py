@@ -179,10 +179,12 @@ def problems(config):
                f"{config.window * config.sr:.0f} samples, so --nfft must be at least that")
     if config.crop_min > config.crop_max:
         yield f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}"
-    if config.crop_max > config.tisv_frame:
+    if config.train and config.crop_max > config.tisv_frame:
         yield f"--crop_max is {config.crop_max}: a stored segment has only --tisv_frame {config.tisv_frame} frames"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
+    if config.train and config.model_num is not None:
+        yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
     if not config.train and (config.restore or config.init_from):
         yield f"--{'restore' if config.restore else 'init_from'} is given without --train True: it only serves training"
 

@@ -67,12 +67,11 @@ def load_audio(path, sr):
         raise InputError(f"{path} cannot be read: {getattr(error, 'error_string', error)}") from error
     if problem:
         raise InputError(f"{path} is cut short: {problem}")
-    wave = librosa.to_mono(channels)
-    if not len(wave):
+    if not channels.size:
         raise InputError(f"{path} is empty")
-    if not np.isfinite(wave).all():
+    if not np.isfinite(channels).all():
         raise InputError(f"{path} holds samples that are not finite numbers")
-    return librosa.resample(wave, orig_sr=rate, target_sr=sr)
+    return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
 
 
 def cut_short(audio, samples_read):

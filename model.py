@@ -37,6 +37,7 @@ LOG_EVERY = 100              # iterations per row of history.csv
 RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max",
              "mask_channels", "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio", "seed")
 FREE_FLAGS = ("train_path", "iteration", "valid_every", "comment")
+CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
 
 
@@ -160,8 +161,8 @@ def choose_checkpoint(model_path, model_num=None):
     if not numbers:
         raise InputError(f"--model_path is {model_path}: there is no checkpoint; train one with "
                          f"python model.py --train True --model_path {model_path}")
-    best = read_json(pathlib.Path(model_path, "Check_Point", "best.json")) or {}
-    chosen = best.get("model_num", numbers[-1]) if model_num is None else model_num
+    best = (read_json(pathlib.Path(model_path, "thresholds.json")) or {}).get("best") or {"model_num": numbers[-1]}
+    chosen = best["model_num"] if model_num is None else model_num
     if chosen not in numbers:
         raise InputError(f"--model_num is {chosen}: {model_path} has the checkpoints {', '.join(map(str, numbers))}")
     return chosen
@@ -177,29 +178,32 @@ def load_config(model_path):
     return stored or {"ancestor": True, "flags": ancestor_size(checkpoint_path(model_path, numbers[-1]))}
 
 
-def ancestor_variables(path):
-    """Return (layer or None, our name, stored name) of each variable in an ancestor's TensorFlow 1 checkpoint."""
-    names = [name for name, _ in tf.train.list_variables(path)]
-    matches = [(ANCESTOR_NAME.fullmatch(name), name) for name in names]
-    return [(int(match[1]), match[2], name) for match, name in matches if match] + [
-        (None, name, name) for name in names if name in ("w", "b")]
+def ancestor_weights(path):
+    """Return {(layer or None, our name): array} of an ancestor's TensorFlow 1 checkpoint."""
+    try:
+        reader = tf.train.load_checkpoint(path)
+        names = reader.get_variable_to_shape_map()
+        weights = {(None, name): reader.get_tensor(name) for name in names if name in ("w", "b")}
+        matches = [match for match in map(ANCESTOR_NAME.fullmatch, names) if match]
+        weights |= {(int(match[1]), match[2]): reader.get_tensor(match[0]) for match in matches}
+    except CHECKPOINT_ERRORS as error:
+        raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if (0, "projection") not in weights:
+        raise InputError(f"{path} has no config.json beside it and holds no LSTM with projection: it is no model")
+    return weights
 
 
 def ancestor_size(path):
     """Return hidden, proj and num_layer of an ancestor's checkpoint."""
-    shapes = dict(tf.train.list_variables(path))
-    projections = [shapes[stored] for _, name, stored in ancestor_variables(path) if name == "projection"]
-    if not projections:
-        raise InputError(f"{path} has no config.json beside it and holds no LSTM with projection: it is no model")
+    projections = [array.shape for (_, name), array in ancestor_weights(path).items() if name == "projection"]
     return {"hidden": projections[0][0], "proj": projections[0][1], "num_layer": len(projections)}
 
 
 def read_ancestor(encoder, path):
     """Assign an ancestor's variables; its cell has the same gates, and its features were not normalised."""
-    reader = tf.train.load_checkpoint(path)
-    for layer, name, stored in ancestor_variables(path):
+    for (layer, name), array in ancestor_weights(path).items():
         variable = getattr(encoder, name) if layer is None else encoder.layers[layer][name]
-        variable.assign(tf.reshape(reader.get_tensor(stored), variable.shape))
+        variable.assign(array.reshape(variable.shape))
 
 
 def load_encoder(model_path, model_num=None):
@@ -240,7 +244,7 @@ def restore(checkpoint, path):
     """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
     try:
         checkpoint.read(path).assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+    except CHECKPOINT_ERRORS as error:
         raise InputError(f"{path} cannot be read as this model's checkpoint: {str(error).splitlines()[0]}") from error
 
 
@@ -266,12 +270,14 @@ def evaluate(encoder, speakers, m):
     """
     if len(speakers) < 2:
         raise InputError(f"{len(speakers)} speaker: error rates need at least 2")
-    started, centroids, vectors, probes, seconds = time.perf_counter(), [], [], [], 0.0
+    started, centroids, vectors, probes, seconds, mixed = time.perf_counter(), [], [], [], 0.0, 0
     for speaker in speakers:
         enrolment, rest = utils.enrol_and_probe(speaker, m)
         if len(enrolment) < m or not rest:
             raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
                              f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
+        sessions = {utterance.session for utterance in enrolment}
+        mixed += len({u.session for u in speaker.voiced}) > 1 and any(probe.session in sessions for probe in rest)
         d_vectors = embed_speaker(encoder, speaker)
         centroids.append(unit_mean([d_vectors[utterance] for utterance in enrolment]))
         silence = np.full(encoder.proj, np.nan)
@@ -281,7 +287,8 @@ def evaluate(encoder, speakers, m):
     scores = np.nan_to_num(np.stack(vectors) @ np.stack(centroids).T, nan=-np.inf)          # (P, S)
     names = [speaker.name for speaker in speakers]
     labels = np.array([owner for owner, _ in probes])[:, None] == np.array(names)
-    return utils.Evaluation(names, probes, scores, labels, m, seconds, time.perf_counter() - started)
+    notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
+    return utils.Evaluation(names, probes, scores, labels, m, seconds, time.perf_counter() - started, notes)
 
 
 def test(config):
@@ -290,14 +297,17 @@ def test(config):
     The feature flags become those of the model. Returns a utils.Evaluation; see `evaluate` for what is raised.
     """
     encoder, trained = load_encoder(config.model_path, config.model_num)
-    stored = [name for name in FEATURE_FLAGS + MODEL_FLAGS if name in trained.given]
-    configuration.adopt(config, {name: getattr(trained, name) for name in stored}, config.model_path)
+    stored = {name: getattr(trained, name) for name in FEATURE_FLAGS + MODEL_FLAGS if name in trained.given}
+    configuration.adopt(config, stored, config.model_path)
     config.model_num = trained.model_num
-    folder = data_preprocess.cached_features(config) if "raw_path" in config.given else config.test_path
+    folder, names = config.test_path, None
+    if "raw_path" in config.given:
+        folder, names = data_preprocess.cached_features(config)
     speakers, settings = utils.load_features(folder)
+    adopt_features(config, stored, settings, folder)
     notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), folder)
-    if "sr" not in stored:
-        notes.append(f"{config.model_path} does not say what features it was trained on: the flags describe them")
+    notes += provenance_notes(config, stored, speakers, folder)
+    speakers = [speaker for speaker in speakers if names is None or speaker.name in names]
     if "speaker_number" in config.given:
         if len(speakers) < config.speaker_number:
             raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
@@ -306,6 +316,21 @@ def test(config):
     evaluation = evaluate(encoder, speakers, config.utterance_number)
     evaluation.notes.extend(notes)
     return evaluation
+
+
+def provenance_notes(config, stored, speakers, folder):
+    """Return notes on what a reader of the figures must know about the model and the speakers."""
+    notes, known = [], load_config(config.model_path)
+    if "sr" not in stored:
+        notes.append(f"{config.model_path} does not say what features it was trained on: the flags describe them")
+    seen = {*known.get("training", ()), *known.get("validation", ())} & {speaker.name for speaker in speakers}
+    if seen:
+        notes.append(f"{len(seen)} of {len(speakers)} speakers carry names of speakers that the model was trained or "
+                     "validated on: if they are the same people, the error rates are too low")
+    silent = utils.speechless(folder)
+    if silent:
+        notes.append(f"{len(silent)} speakers without any speech are left out: {', '.join(silent[:5])}")
+    return notes
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
@@ -326,12 +351,13 @@ def train(config):
                          "or name another folder")
     stored = adopt_base(config)
     speakers, settings = utils.load_features(config.train_path)
-    if settings and not stored:
-        configuration.adopt(config, {name: settings[name] for name in FEATURE_FLAGS}, config.train_path)
+    adopt_features(config, stored.get("flags", {}), settings, config.train_path)
+    for problem in configuration.problems(config):
+        raise InputError(problem)
     notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), config.train_path)
     training, validation = utils.split_validation(
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
-        names=stored["validation"] if config.restore else None)
+        names=stored["validation"] if config.restore else None, seen=stored.get("training", ()))
     if len(training) < config.speaker_number:
         raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
                          "training speakers; lower it")
@@ -340,11 +366,13 @@ def train(config):
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
         encoder.deviation.assign(deviation)
-    if not config.restore:
-        write_config(config, encoder, validation, notes)
+    write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
     for line in introduction(encoder, config, training, validation) + notes:
         print(line)
-    Trainer(config, encoder, training, validation).run()
+    try:
+        Trainer(config, encoder, training, validation).run()
+    except tf.errors.OpError as error:
+        raise InputError(f"training stopped, go on with --restore True: {error.message.splitlines()[0]}") from error
 
 
 def adopt_base(config):
@@ -355,6 +383,7 @@ def adopt_base(config):
     stored = load_config(base)
     if config.restore and "ancestor" in stored:
         raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
+    choose_checkpoint(base)
     kept = FEATURE_FLAGS + MODEL_FLAGS
     if config.restore:
         kept = RUN_FLAGS + tuple(name for name in FREE_FLAGS if name not in config.given)
@@ -362,12 +391,21 @@ def adopt_base(config):
     return stored
 
 
-def write_config(config, encoder, validation, notes):
-    """Write config.json, which tells all that rebuilds the encoder and its features."""
+def adopt_features(config, stored, settings, folder):
+    """Take the feature flags of a folder where the model stores none."""
+    names = [name for name in FEATURE_FLAGS if settings and name in settings and name not in stored]
+    configuration.adopt(config, {name: settings[name] for name in names}, folder)
+
+
+def write_config(config, stored, encoder, *, training, validation, notes):
+    """Write config.json, which tells all that rebuilds the encoder and its features, and how it came about."""
+    normalisation = {"mean": encoder.mean.numpy().tolist(), "deviation": encoder.deviation.numpy().tolist()}
+    commands = stored["commands"] if config.restore else []
     write_json(os.path.join(config.model_path, "config.json"), {
         "flags": {name: value for name, value in vars(config).items() if name != "given"}, "notes": notes,
-        "command": shlex.join(sys.argv), "versions": versions(),
-        "normalisation": {"mean": encoder.mean.numpy().tolist(), "deviation": encoder.deviation.numpy().tolist()},
+        "commands": [*commands, shlex.join(sys.argv)], "versions": versions(),
+        "normalisation": stored["normalisation"] if config.restore else normalisation,
+        "training": [speaker.name for speaker in training],
         "validation": [speaker.name for speaker in validation]})
 
 
@@ -455,10 +493,10 @@ class Trainer:
         return tf.data.Dataset.from_generator(draw, output_signature=tf.TensorSpec(shape)).prefetch(4)
 
     def run(self):
-        """Train to the last iteration."""
+        """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""
         config = self.config
-        bar = data_preprocess.progress(total=config.iteration, initial=self.iteration, unit="step")
-        try:
+        with (utils.graceful_interrupt() as interrupted,
+              data_preprocess.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
             for frames in self.batches():
                 loss = float(self.step(frames))
                 if not math.isfinite(loss):
@@ -472,13 +510,13 @@ class Trainer:
                     self.save(evaluation)
                 elif self.iteration % LOG_EVERY == 0:
                     self.log(bar)
-        except KeyboardInterrupt:
+                if interrupted():
+                    break
+        if self.iteration < config.iteration:
             self.save()
-            bar.close()
-            print(f"\nstopped at iteration {self.iteration} of {config.iteration}, which is saved; "
+            print(f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; "
                   f"go on with --restore True --model_path {self.folder}", file=sys.stderr)
-            raise
-        bar.close()
+            raise KeyboardInterrupt
 
     def validate(self):
         """Return the Evaluation of the validation speakers, None if there are none."""
@@ -486,16 +524,15 @@ class Trainer:
 
     def save(self, evaluation=None):
         """Write the checkpoint of this iteration and, if its EER is the best, its thresholds; keep it and the best."""
-        folder = self.folder / "Check_Point"
-        folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "Check_Point").mkdir(parents=True, exist_ok=True)
         self.checkpoint.write(checkpoint_path(self.folder, self.iteration))
-        best = read_json(folder / "best.json") or {"model_num": None, "valid_eer": math.inf}
-        if evaluation and evaluation.eer <= best["valid_eer"]:
-            store_thresholds(self.folder, self.iteration, evaluation, f"{len(self.validation)} validation speakers")
+        best = (read_json(self.folder / "thresholds.json") or {}).get("best")
+        if evaluation and (best is None or evaluation.eer <= best["valid_eer"]):
             best = {"model_num": self.iteration, "valid_eer": evaluation.eer}
-            write_json(folder / "best.json", best)
-        for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best["model_num"]}:
-            for path in folder.glob(f"model.ckpt-{number}.*"):
+            source = f"{len(self.validation)} validation speakers"
+            store_thresholds(self.folder, self.iteration, evaluation, source, best)
+        for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best and best["model_num"]}:
+            for path in (self.folder / "Check_Point").glob(f"model.ckpt-{number}.*"):
                 path.unlink()
 
     def log(self, bar, eer=None):
@@ -513,16 +550,18 @@ class Trainer:
             for name, value in row.items():
                 if value is not None and name != "iteration":
                     tf.summary.scalar(name, value)
+            self.writer.flush()
         bar.set_postfix_str(f"loss {row['loss']:.3f}, lr {row['learning_rate']:.2g}, "
                             f"{row['utterances_per_second']:.0f} utterances/s")
         if eer is not None:
             bar.write(f"iteration {self.iteration}: loss {row['loss']:.3f}, EER on validation speakers {eer:.4f}")
 
 
-def store_thresholds(model_path, model_num, evaluation, source):
-    """Write the operating points measured on `source` (a text) as the thresholds of a checkpoint."""
-    write_json(os.path.join(model_path, "thresholds.json"),
-               {"model_num": model_num, "source": source, "points": evaluation.points})
+def store_thresholds(model_path, model_num, evaluation, source, best=None):
+    """Write thresholds.json: the operating points of a checkpoint, measured on `source` (a text), and which is best."""
+    path = os.path.join(model_path, "thresholds.json")
+    best = best or (read_json(path) or {}).get("best")
+    write_json(path, {"model_num": model_num, "source": source, "points": evaluation.points, "best": best})
 
 
 def load_thresholds(model_path, model_num):

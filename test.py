@@ -18,18 +18,20 @@ from sklearn.metrics import DetCurveDisplay
 import configuration
 import model
 import utils
+from configuration import InputError
 from data_preprocess import write_json, write_whole
 
 
 def write_report(evaluation, config):
     """Write evaluation.json, det.png and similarity.png to config.report_path; return their paths."""
     folder = pathlib.Path(config.report_path)
-    targets = int(evaluation.labels.sum())
+    similarity = evaluation.matrix()
     write_json(folder / "evaluation.json", {
         "eer": evaluation.eer, "points": evaluation.points, "speakers": evaluation.speakers,
         "enrolment_utterances": evaluation.enrolment_utterances, "probes": len(evaluation.probes),
-        "probes_without_speech": evaluation.without_speech, "target_trials": targets,
-        "non_target_trials": evaluation.labels.size - targets, "similarity": evaluation.matrix().tolist(),
+        "probes_without_speech": evaluation.without_speech, "target_trials": evaluation.targets,
+        "non_target_trials": evaluation.labels.size - evaluation.targets,
+        "similarity": np.where(np.isfinite(similarity), similarity, None).tolist(),    # None: a probe without speech
         "embedding_times_real_time": evaluation.embedded_seconds / evaluation.elapsed_seconds,
         "notes": evaluation.notes, "model": str(config.model_path), "model_num": config.model_num,
         "command": shlex.join(sys.argv), "versions": model.versions()})
@@ -62,9 +64,10 @@ def heat_map(evaluation):
     """Draw the mean score of each speaker's probes against each enrolled speaker; return the figure."""
     owners = np.array([name for name, _ in evaluation.probes])
     heard = np.where(np.isfinite(evaluation.scores), evaluation.scores, np.nan)
-    means = np.stack([np.nanmean(heard[owners == name], axis=0) for name in evaluation.speakers])
+    means = np.stack([np.ma.masked_invalid(heard[owners == name]).mean(axis=0).filled(np.nan)
+                      for name in evaluation.speakers])
     n = len(evaluation.speakers)
-    figure = Figure(figsize=(max(5, 3 + 0.18 * n),) * 2, layout="constrained")
+    figure = Figure(figsize=(min(16, max(5, 3 + 0.18 * n)),) * 2, layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(means, vmin=-1, vmax=1, cmap="RdBu_r")
     if n <= 60:
@@ -82,6 +85,8 @@ def save_picture(figure, path):
 
 def work(config):
     """Evaluate, print, write the report, and store the thresholds where that is wanted."""
+    if config.train:
+        raise InputError("--train is True: test.py only tests; python model.py --train True trains")
     model.use_cores()
     evaluation = model.test(config)
     print(evaluation.describe(model.load_thresholds(config.model_path, config.model_num)))

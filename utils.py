@@ -4,18 +4,21 @@ The equations are numbered as in Wan, Wang, Papir, Lopez Moreno: Generalized End
 (ICASSP 2018, arXiv 1710.10467), eq. 6 as the authors' page corrects it. N speakers, M utterances per speaker,
 T frames, F = 40 mel channels, D dimensions of the d-vector.
 """
+import collections
 import contextlib
 import csv
+import functools
 import io
 import os
 import pathlib
+import signal
 import tempfile
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from configuration import InputError
-from data_preprocess import N_MELS, read_json, write_whole
+from data_preprocess import N_MELS, read_json, read_settings, write_whole
 
 FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
 
@@ -106,12 +109,17 @@ def load_features(folder):
     InputError
         If there are none, or a file does not fit its description.
     """
-    folder = pathlib.Path(folder)
-    manifest = read_json(folder / "manifest.json")
+    folder, settings = pathlib.Path(folder), read_settings(folder)
     paths = sorted(folder.glob("*.npy"))
     if not paths:
         raise InputError(f"{folder} holds no features: make them with python data_preprocess.py --raw_path DIR")
-    return [read_speaker(path, described=bool(manifest)) for path in paths], manifest and manifest["settings"]
+    return [read_speaker(path, described=bool(settings)) for path in paths], settings
+
+
+def speechless(folder):
+    """Return the names of the speakers of a feature folder none of whose files holds speech."""
+    paths = [path for path in sorted(pathlib.Path(folder).glob("*.json")) if path.name != "manifest.json"]
+    return [path.stem for path in paths if not path.with_suffix(".npy").exists()]
 
 
 def read_speaker(path, described):
@@ -119,8 +127,8 @@ def read_speaker(path, described):
     rows = len(open_features(path))
     if not described:
         return Speaker(path.stem, path, tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(rows)))
-    record = read_json(path.with_suffix(".json"))
-    if record is None or sum(entry["count"] for entry in record["utterances"]) != rows:
+    record = read_json(path.with_suffix(".json")) or {}
+    if sum(entry["count"] for entry in record.get("utterances", [])) != rows:
         raise InputError(f"{path} and the .json beside it do not belong together: run data_preprocess.py again")
     fields = Utterance.__dataclass_fields__
     return Speaker(path.stem, path, tuple(Utterance(**{field: entry[field] for field in fields})
@@ -129,15 +137,16 @@ def read_speaker(path, described):
 
 def check_features(speakers, settings, wanted, folder):
     """Refuse features made with other settings than the dict `wanted`; return notes on those that do not say how."""
-    if settings is None:
-        frames = {speaker.load().shape[2] for speaker in speakers}
-        if frames != {wanted["tisv_frame"]}:
-            raise InputError(f"{folder} holds segments of {sorted(frames)} frames: "
+    for speaker in speakers:
+        frames = speaker.load().shape[2]
+        if frames != wanted["tisv_frame"] and (settings is None or frames != settings["tisv_frame"]):
+            raise InputError(f"{speaker.path} holds segments of {frames} frames: "
                              f"--tisv_frame is {wanted['tisv_frame']}")
+    if settings is None:
         return [f"{folder} does not say how its features were made: each row counts as an utterance"]
     for name, value in wanted.items():
-        if settings[name] != value:
-            raise InputError(f"{folder} was made with --{name} {settings[name]}, the model with {value}: "
+        if settings.get(name) != value:
+            raise InputError(f"{folder} was made with --{name} {settings.get(name)}, the model with {value}: "
                              f"preprocess the audio again with --{name} {value}")
     return []
 
@@ -278,15 +287,19 @@ def ge2e_loss(similarity, kind):
 def enrol_and_probe(speaker, m):
     """Choose a speaker's m enrolment utterances and its probes, all others; no source file is in both.
 
-    Where a speaker has several sessions (sub-folders), those that the enrolment used give no probes, provided that
-    others remain. Probes without speech stay in: they are trials too. Unreadable files do not.
+    Where a speaker has several sessions (sub-folders), enrolment takes the smallest one that holds m utterances, or as
+    few as it can, and the probes are those of the others, if any are left. Probes without speech stay in: they are
+    trials too. Unreadable files do not.
 
     Returns
     -------
     enrolment : list of Utterance
     probes : list of Utterance
     """
-    enrolment = speaker.voiced[:m]
+    sizes = collections.Counter(utterance.session for utterance in speaker.voiced)
+    # Those that hold m come first, the smallest of them first; then the others, the largest first.
+    order = sorted(sizes, key=lambda name: (sizes[name] < m, abs(sizes[name] - m), name))
+    enrolment = sorted(speaker.voiced, key=lambda utterance: order.index(utterance.session))[:m]
     used = {utterance.session for utterance in enrolment}
     rest = [utterance for utterance in speaker.utterances
             if utterance not in enrolment and (utterance.count or utterance.seconds)]
@@ -294,7 +307,7 @@ def enrol_and_probe(speaker, m):
     return enrolment, other_sessions or rest
 
 
-def split_validation(speakers, m, *, ratio, rng, names=None):
+def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     """Part training from validation speakers.
 
     Parameters
@@ -307,13 +320,15 @@ def split_validation(speakers, m, *, ratio, rng, names=None):
     rng : np.random.Generator
     names : list of str, optional
         The validation speakers, where an earlier run has drawn them.
+    seen : collection of str
+        Speakers that the weights were trained on before: none of them can validate.
 
     Returns
     -------
     training, validation : lists of Speaker
     """
     if names is None:
-        able = [speaker.name for speaker in speakers if len(speaker.voiced) > m]
+        able = [speaker.name for speaker in speakers if len(speaker.voiced) > m and speaker.name not in seen]
         number = round(ratio * len(able))
         names = rng.choice(able, number, replace=False).tolist() if number >= 2 else []
     missing = set(names) - {speaker.name for speaker in speakers}
@@ -359,8 +374,13 @@ def error_rates(scores, labels):
 def equal_error_rate(scores, labels):
     """Return the equal error rate, (FAR + FRR) / 2 where |FAR - FRR| is least, and the lowest such threshold."""
     thresholds, far, frr = error_rates(scores, labels)
-    best = np.argmin(np.round(np.abs(far - frr), 12))  # rounded: equal differences must tie
+    best = equal(far, frr)
     return float(far[best] + frr[best]) / 2, float(thresholds[best])
+
+
+def equal(far, frr):
+    """Return the first index at which two rates differ least; rounded, so that equal differences tie."""
+    return int(np.argmin(np.round(np.abs(far - frr), 12)))
 
 
 def operating_points(scores, labels, false_alarms=FALSE_ALARMS):
@@ -375,22 +395,23 @@ def operating_points(scores, labels, false_alarms=FALSE_ALARMS):
     """
     thresholds, far, frr = error_rates(scores, labels)
     n_others = np.size(labels) - np.count_nonzero(labels)
-    chosen = {"eer": int(np.flatnonzero(thresholds == equal_error_rate(scores, labels)[1])[0])}
+    chosen = {"eer": equal(far, frr)}
     for bound in false_alarms:
         index = int(np.argmax(far <= bound))
         if n_others * bound >= 1 and np.isfinite(thresholds[index]):
             chosen[str(bound)] = index
+    thresholds = np.nan_to_num(thresholds)     # +inf becomes the largest finite number, which JSON can hold
     return {name: {"threshold": float(thresholds[i]), "far": float(far[i]), "frr": float(frr[i])}
             for name, i in chosen.items()}
 
 
 def describe_points(points):
-    """Return a line with the thresholds of operating_points, and which of them could not be measured."""
+    """Return a line with the thresholds of operating_points, and those that its trials could not show."""
     names = {"eer": "EER", **{str(bound): f"FAR {bound:.1%}" for bound in FALSE_ALARMS}}
     found = [f"{label} at {points[name]['threshold']:.4f}" for name, label in names.items() if name in points]
     absent = [label for name, label in names.items() if name not in points]
     line = "thresholds: " + (", ".join(found) or "none")
-    return line + (f"; too few trials for {', '.join(absent)}" if absent else "")
+    return line + (f"; the trials show none for {', '.join(absent)}" if absent else "")
 
 
 @dataclass(frozen=True)
@@ -414,9 +435,9 @@ class Evaluation:
     @property
     def eer(self):
         """The equal error rate."""
-        return equal_error_rate(self.scores, self.labels)[0]
+        return (self.points["eer"]["far"] + self.points["eer"]["frr"]) / 2
 
-    @property
+    @functools.cached_property
     def points(self):
         """The operating points of the scores (operating_points)."""
         return operating_points(self.scores, self.labels)
@@ -429,13 +450,18 @@ class Evaluation:
         m = min(self.enrolment_utterances, *map(len, rows))
         return np.stack([self.scores[indices[:m], :n] for indices in rows])
 
+    @property
+    def targets(self):
+        """The number of target trials."""
+        return int(self.labels.sum())
+
     def describe(self, stored=None):
         """Return what a test prints: similarities, trials, EER, and the error rates at the stored threshold."""
-        targets, point = int(self.labels.sum()), self.points["eer"]
+        point = self.points["eer"]
         with np.printoptions(precision=2, suppress=True):
             lines = [str(self.matrix())]
         lines += [f"{len(self.speakers)} speakers, each enrolled with {self.enrolment_utterances} utterances",
-                  f"{targets} target and {self.labels.size - targets} non-target trials",
+                  f"{self.targets} target and {self.labels.size - self.targets} non-target trials",
                   f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
         if self.embedded_seconds:
             lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
@@ -447,6 +473,22 @@ class Evaluation:
             lines.append(f"at the threshold {threshold:.4f}, measured on {stored['source']}: "
                          f"FAR:{accepted[~self.labels].mean():.4f}, FRR:{1 - accepted[self.labels].mean():.4f}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+@contextlib.contextmanager
+def graceful_interrupt():
+    """Yield a function that tells whether Ctrl-C was pressed since; a second Ctrl-C interrupts at once."""
+    pressed = []
+
+    def note(number, frame):
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class History:

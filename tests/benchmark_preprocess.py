@@ -1,6 +1,6 @@
 """Preprocessing beside a plain loop, and beside the limit that reading and resampling set.
 
-    python tests/benchmark_preprocess.py            synthetic voices, written as 16 kHz FLAC: 2.5 h of audio
+    python tests/benchmark_preprocess.py            synthetic voices, written as 16 kHz FLAC: 6.4 h of audio
     python tests/benchmark_preprocess.py DIR        own audio, one folder per speaker
 
 The plain loop, in one process, does for each file what the ancestors did: load, split into voiced stretches, and for
@@ -77,7 +77,7 @@ def preprocess_seconds(raw):
 
 
 def synthesise(folder):
-    """Write 40 voices of 12 utterances as FLAC, each voice under five names."""
+    """Write 40 voices of 12 utterances as FLAC, each voice under ten names."""
     for number in range(40):
         voice = voices.make_voice(np.random.default_rng([0, number]))
         home = pathlib.Path(folder, f"voice{number:02}-0")
@@ -85,7 +85,7 @@ def synthesise(folder):
         for take in range(12):
             rng = np.random.default_rng([0, number, take + 1])
             soundfile.write(home / f"{take}.flac", voices.utterance(voice, 4.0, rng), voices.SR)
-        for name in range(1, 5):
+        for name in range(1, 10):
             shutil.copytree(home, home.with_name(f"voice{number:02}-{name}"))
 
 

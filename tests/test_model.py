@@ -1,5 +1,6 @@
 """The encoder against a plain loop, one training step by hand, runs that stop and go on, what is refused."""
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -107,23 +108,26 @@ def config_with(*argv):
     return configuration.get_config(["--train", *map(str, argv)])
 
 
-def test_a_step_clips_then_scales_the_gradients(monkeypatch):
-    monkeypatch.setattr(model, "CLIP_NORM", 0.3)
+@pytest.mark.parametrize("kind", ["softmax", "contrast"])      # softmax has no gradient on b
+def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
+    monkeypatch.setattr(model, "CLIP_NORM", 0.01)
     encoder = small_encoder()
+    encoder.w.assign(2.0)                                          # at 10 the sigmoids of eq. 7 have hardly a slope
+    encoder.b.assign(-0.5)
     frames = np.random.default_rng(0).standard_normal((6, 20, 40)).astype(np.float32)
     with tf.GradientTape() as tape:
         embedded = tf.reshape(encoder(frames), (2, 3, -1))
-        loss = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), "softmax")
+        loss = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), kind)
     gradients = [gradient.numpy() for gradient in tape.gradient(loss, encoder.trainable_variables)]
     norm = np.sqrt(sum(np.sum(gradient.astype(float) ** 2) for gradient in gradients))
-    assert norm > 0.3
+    assert norm > 0.01
     before = [variable.numpy() for variable in encoder.trainable_variables]
-    step = model.build_step(encoder, model.build_optimizer(config_with("--lr", 1)), 2, 3, "softmax")
+    step = model.build_step(encoder, model.build_optimizer(config_with("--lr", 1)), 2, 3, kind)
     assert float(step(frames)) == pytest.approx(float(loss), rel=1e-5)
     scales = {"w": 0.01, "b": 0.01, "projection": 0.5}
     for variable, old, gradient in zip(encoder.trainable_variables, before, gradients, strict=True):
         scale = scales.get(variable.name.split("_")[0].split(":")[0], 1.0)
-        np.testing.assert_allclose(old - variable.numpy(), scale * gradient * 0.3 / norm, atol=2e-6)
+        np.testing.assert_allclose(old - variable.numpy(), scale * gradient * 0.01 / norm, atol=2e-7)
 
 
 @pytest.mark.parametrize(("argv", "rates"), [
@@ -178,14 +182,15 @@ def test_a_model_folder_tells_everything(trained, features):
     assert stored["flags"]["hidden"] == 16
     assert stored["flags"]["sr"] == 8000
     assert stored["versions"]["tensorflow"] == tf.__version__
-    assert len(stored["validation"]) == 4
+    assert len(stored["validation"]) == len(stored["training"]) == 4
+    assert len(stored["commands"]) == 1
     encoder, config = model.load_encoder(trained)
     np.testing.assert_allclose(stored["normalisation"]["mean"], encoder.mean.numpy(), rtol=1e-6)
     assert (config.hidden, config.proj, config.num_layer) == (16, 8, 2)
     assert list((trained / "logs").glob("events*"))
     rows = utils.History(trained / "history.csv", 8).rows
     assert [row["iteration"] for row in rows] == ["4", "8"]
-    best = json.loads((trained / "Check_Point" / "best.json").read_text())
+    best = json.loads((trained / "thresholds.json").read_text())["best"]
     assert best["valid_eer"] == min(float(row["valid_eer"]) for row in rows)
     assert set(model.checkpoint_numbers(trained)) == {best["model_num"], 8}
     thresholds = model.load_thresholds(trained, best["model_num"])
@@ -201,30 +206,26 @@ def test_training_learns(features, tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_run_that_stopped_equals_an_unbroken_one(trained, features, tmp_path, monkeypatch):
+@pytest.mark.parametrize("batches", [2, 7])
+def test_a_run_that_stopped_equals_an_unbroken_one(trained, features, tmp_path, monkeypatch, batches):
     unbroken, broken = trained, tmp_path / "model"
-    steps, real = [], model.data_preprocess.progress
+    drawn, real = [], utils.random_batch
 
-    class Interrupting:
-        """A progress bar during whose third update somebody presses Ctrl-C."""
+    def press_ctrl_c(*arguments, **options):
+        """Draw batches 0 to 3 at once (they are prefetched); a Ctrl-C falls into the step or the validation then."""
+        drawn.append(1)
+        if len(drawn) == batches:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **options)
 
-        def __init__(self, bar):
-            self.bar = bar
-
-        def update(self):
-            steps.append(1)
-            if len(steps) == 3:
-                raise KeyboardInterrupt
-            self.bar.update()
-
-        def __getattr__(self, name):
-            return getattr(self.bar, name)
-
-    monkeypatch.setattr(model.data_preprocess, "progress", lambda **options: Interrupting(real(**options)))
+    monkeypatch.setattr(utils, "random_batch", press_ctrl_c)
     assert model.main(train_flags(features, broken, "--iteration", 8)) == 2
-    assert model.checkpoint_numbers(broken) == [3]
-    monkeypatch.setattr(model.data_preprocess, "progress", real)
+    assert 0 < model.checkpoint_numbers(broken)[-1] < 8
+    monkeypatch.setattr(utils, "random_batch", real)
     assert model.main(["--train", "--restore", "--model_path", str(broken)]) == 0
+    stored = [json.loads((folder / "thresholds.json").read_text()) for folder in (broken, unbroken)]
+    assert stored[0] == stored[1]
+    assert len(json.loads((broken / "config.json").read_text())["commands"]) == 2
     for number in (None, 8):
         for ours, theirs in zip(weights(broken, number), weights(unbroken, number), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -248,6 +249,7 @@ def test_ctrl_c_saves_and_says_so(features, tmp_path):
     assert f"stopped at iteration {last} of 100000" in err
     assert model.main(["--train", "--restore", "--model_path", str(tmp_path), "--iteration", str(last + 2)]) == 0
     assert model.checkpoint_numbers(tmp_path)[-1] == last + 2
+    assert model.load_encoder(tmp_path)[1].iteration == last + 2    # and a third call goes on towards this
 
 
 def test_init_from_starts_with_the_weights_of_a_model(trained, features, tmp_path):
@@ -278,6 +280,29 @@ def test_what_training_refuses(trained, features, tmp_path, fails):
     assert "holds no features" in refused("--train_path", tmp_path, "--model_path", tmp_path / "x")
     assert "there is no model" in refused("--restore", "--model_path", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+    shutil.copytree(trained, tmp_path / "y", ignore=shutil.ignore_patterns("Check_Point"))
+    assert "there is no checkpoint" in refused("--restore", "--model_path", tmp_path / "y")
+
+
+def test_crops_must_fit_the_stored_segments(corpus, tmp_path, fails):
+    paths = ["--train_path", str(tmp_path / "train"), "--test_path", str(tmp_path / "test")]
+    assert model.data_preprocess.main(["--raw_path", str(corpus), *paths, "--tisv_frame", "160", "--jobs", "1"]) == 0
+    flags = [*paths, "--model_path", str(tmp_path / "model"), "--N", "3"]
+    assert "--crop_max is 180: a stored segment has only --tisv_frame 160" in fails(model.main, "--train", *flags)
+
+
+def test_a_feature_file_that_is_gone_stops_a_run_in_one_line(trained, features, tmp_path, fails, monkeypatch):
+    def gone(*arguments, **options):
+        raise FileNotFoundError("s1.npy is gone")
+
+    monkeypatch.setattr(utils, "random_batch", gone)
+    assert "s1.npy is gone" in fails(model.main, *train_flags(features, tmp_path))
+
+
+def test_a_model_does_not_validate_on_speakers_it_knows(write_features):
+    speakers, _ = utils.load_features(write_features([[1, 1, 1]] * 6))
+    _, validation = utils.split_validation(speakers, 2, ratio=0.9, rng=np.random.default_rng(0), seen={"s0", "s1"})
+    assert {speaker.name for speaker in validation} == {"s2", "s3", "s4", "s5"}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(features, tmp_path, fails, monkeypatch):
@@ -381,6 +406,11 @@ def test_testing_refuses_what_does_not_fit(trained, features, tmp_path, write_fe
     other = write_features([[1, 1, 1]] * 2, sr=16000)
     assert "was made with --sr 16000, the model with 8000" in fails(
         model.main, "--model_path", trained, "--test_path", other)
+
+
+def test_speakers_of_the_training_are_noted(trained, features, capsys):
+    assert model.main(["--model_path", str(trained), "--test_path", str(features / "train")]) == 0
+    assert "8 of 8 speakers carry names of speakers that the model was trained" in capsys.readouterr().out
 
 
 def test_testing_draws_speakers_by_seed(trained, features):

@@ -239,8 +239,24 @@ def test_enrolment_and_probes_share_no_file_and_no_session():
     files = ["a/1", "a/2", "a/3", "b/1", "b/2"]
     speaker = utils.Speaker("s", None, tuple(utils.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
     enrolment, probes = utils.enrol_and_probe(speaker, 2)
-    assert [utterance.file for utterance in enrolment] == ["a/1", "a/2"]
-    assert [utterance.file for utterance in probes] == ["b/1", "b/2"]
+    assert [utterance.file for utterance in enrolment] == ["b/1", "b/2"]
+    assert [utterance.file for utterance in probes] == ["a/1", "a/2", "a/3"]
+
+
+@pytest.mark.parametrize(("sizes", "m", "enrolled", "probed"), [
+    ({"a": 2, "b": 6}, 5, {"b"}, {"a"}),                   # only b holds five
+    ({"a": 6, "b": 9, "c": 2}, 5, {"a"}, {"b", "c"}),      # the smallest that holds five
+    ({"a": 3, "b": 1, "c": 2}, 4, {"a", "c"}, {"b"}),      # none does: the largest first
+    ({"a": 4, "b": 4}, 5, {"a", "b"}, {"b"}),              # none is left: mixed
+])
+def test_sessions_are_kept_apart_where_they_can_be(sizes, m, enrolled, probed):
+    files = [f"{session}/{i}" for session, size in sizes.items() for i in range(size)]
+    speaker = utils.Speaker("s", None, tuple(utils.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
+    enrolment, probes = utils.enrol_and_probe(speaker, m)
+    assert len(enrolment) == m
+    assert {utterance.session for utterance in enrolment} == enrolled
+    assert {utterance.session for utterance in probes} == probed
+    assert not set(enrolment) & set(probes)
 
 
 def test_one_session_is_split_by_file_and_silence_is_a_probe():
@@ -304,7 +320,7 @@ def test_an_ancestors_folder_counts_rows_as_utterances(tmp_path):
     assert settings is None
     assert [utterance.count for utterance in speakers[0].utterances] == [1, 1, 1]
     assert "each row counts as an utterance" in utils.check_features(speakers, None, {"tisv_frame": 180}, tmp_path)[0]
-    with pytest.raises(InputError, match="segments of \\[180\\] frames"):
+    with pytest.raises(InputError, match="segments of 180 frames"):
         utils.check_features(speakers, None, {"tisv_frame": 200}, tmp_path)
 
 
