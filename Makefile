@@ -13,12 +13,13 @@ demo: .venv/done
 	$(BIN)/python tests/voices.py demo/raw
 	$(BIN)/python data_preprocess.py --raw_path demo/raw --train_path demo/train --test_path demo/test
 	$(BIN)/python model.py --train True --train_path demo/train --model_path demo/model --speaker_number 8 \
-		--iteration 1500 --optim adam --beta1 0.9 --beta2 0.999 --lr 0.002 --schedule cosine --valid_every 250
+		--iteration 1500 --optim adam --beta1 0.9 --beta2 0.999 --lr 0.002 --schedule cosine --valid_every 250 --valid_ratio 0.2
 	$(BIN)/python test.py --test_path demo/test --model_path demo/model --report_path demo/report
 	@echo
 	@echo "The model is in demo/model, the pictures are in demo/report. With your own recordings, a folder per speaker:"
 	@echo "  $(BIN)/python data_preprocess.py --raw_path YOUR_FOLDER"
-	@echo "  $(BIN)/python model.py --train True --optim adam --lr 0.002 --schedule cosine --iteration 10000"
+	@echo "  $(BIN)/python model.py --train True --optim adam --beta1 0.9 --beta2 0.999 --lr 0.002 \\"
+	@echo "      --schedule cosine --iteration 10000"
 	@echo "  $(BIN)/python test.py"
 
 test: lint

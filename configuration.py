@@ -1,4 +1,4 @@
-"""The flags, shared by every script.
+"""The flags, shared by every script, and what all scripts do alike: errors, progress, Ctrl-C, files.
 
     python data_preprocess.py --raw_path DIR
     python model.py --train True --speaker_number 16
@@ -8,7 +8,14 @@
 ngdangha/Speaker_Verification and its origin Janghyun1230/Speaker_Verification.
 """
 import argparse
+import contextlib
+import json
+import os
+import pathlib
+import signal
 import sys
+
+import tqdm
 
 FEATURE_FLAGS = ("sr", "nfft", "window", "hop", "tisv_frame", "top_db")  # what a stored feature depends on
 MODEL_FLAGS = ("hidden", "proj", "num_layer")                            # what a stored weight depends on
@@ -214,13 +221,66 @@ def adopt(config, stored, source):
         setattr(config, name, value)
 
 
+# ---- what all scripts do alike ----------------------------------------------------------------------------------
+
 def run(work, argv=None):
     """Parse the flags, call work(config) and return its exit code; errors become one line and exit code 2."""
     config = get_config(argv)
     try:
         return work(config) or 0
-    except KeyboardInterrupt:
-        print("\nstopped by the keyboard", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{str(stop) or 'stopped by the keyboard'}", file=sys.stderr)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def progress(iterable=None, **options):
+    """Return a tqdm bar that a log file, unlike a terminal, shows only every 30 s."""
+    return tqdm.tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 30, dynamic_ncols=True, **options)
+
+
+@contextlib.contextmanager
+def graceful_interrupt():
+    """Yield a function that tells whether Ctrl-C was pressed since; a second Ctrl-C interrupts at once."""
+    pressed = []
+
+    def note(number, frame):
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+def read_json(path):
+    """Return what a JSON file holds, None where there is no file."""
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+def write_whole(path, write):
+    """Call write(file) on a temporary file beside `path` and rename it: the file is there whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write a value as JSON, whole or not at all."""
+    write_whole(path, lambda file: file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode()))

@@ -20,11 +20,10 @@ import librosa
 import numpy as np
 import scipy.fft
 import soundfile
-import tqdm
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import configuration
-from configuration import InputError
+from configuration import InputError, progress, read_json, write_json, write_whole
 
 N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that `model.embed` reads
@@ -197,36 +196,6 @@ def segments(wave, config):
         K is 0 where there are less than 0.5 s of speech; the callers say so.
     """
     return speech_segments(wave, config)[0]
-
-
-# ---- files ---------------------------------------------------------------------------------------------------------
-
-def read_json(path):
-    """Return what a JSON file holds, None where there is no file."""
-    try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-
-
-def write_whole(path, write):
-    """Call write(file) on a temporary file beside `path` and rename it: the file is there whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path, value):
-    """Write a value as JSON, whole or not at all."""
-    write_whole(path, lambda file: file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode()))
 
 
 # ---- the corpus -------------------------------------------------------------------------------------------------
@@ -423,16 +392,13 @@ def preprocess(sources, folder, config):
             losses += [record["kept"]] if "kept" in record else []
             losses += [f"{record['source']}/{entry['file']} {entry['dropped']}"
                        for entry in record["utterances"] if entry["dropped"]]
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("stopped by the keyboard; run the same command to go on") from stop
     except TerminatedWorkerError as error:
         raise InputError("a worker process was killed, most likely for lack of memory: lower --jobs, and run again to "
                          "go on") from error
     write_json(folder / "manifest.json", {"settings": settings, "totals": totals})
     return totals, sorted(losses)
-
-
-def progress(iterable=None, **options):
-    """Return a tqdm bar that a log file, unlike a terminal, shows only every 30 s."""
-    return tqdm.tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 30, dynamic_ncols=True, **options)
 
 
 def count(record):

@@ -23,8 +23,8 @@ import numpy as np
 import configuration
 import data_preprocess
 import utils
-from configuration import FEATURE_FLAGS, MODEL_FLAGS, InputError
-from data_preprocess import N_MELS, read_json, write_json
+from configuration import FEATURE_FLAGS, MODEL_FLAGS, InputError, read_json, write_json
+from data_preprocess import N_MELS
 from utils import tf
 
 EMBED_FRAMES = 160           # frames of a segment that an embedding reads (GE2E, section 3.2)
@@ -495,8 +495,8 @@ class Trainer:
     def run(self):
         """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""
         config = self.config
-        with (utils.graceful_interrupt() as interrupted,
-              data_preprocess.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
+        with (configuration.graceful_interrupt() as interrupted,
+              configuration.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
             for frames in self.batches():
                 loss = float(self.step(frames))
                 if not math.isfinite(loss):
@@ -514,9 +514,8 @@ class Trainer:
                     break
         if self.iteration < config.iteration:
             self.save()
-            print(f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; "
-                  f"go on with --restore True --model_path {self.folder}", file=sys.stderr)
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; "
+                                    f"go on with --restore True --model_path {self.folder}")
 
     def validate(self):
         """Return the Evaluation of the validation speakers, None if there are none."""

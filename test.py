@@ -18,8 +18,7 @@ from sklearn.metrics import DetCurveDisplay
 import configuration
 import model
 import utils
-from configuration import InputError
-from data_preprocess import write_json, write_whole
+from configuration import InputError, write_json, write_whole
 
 
 def write_report(evaluation, config):
@@ -67,7 +66,8 @@ def heat_map(evaluation):
     means = np.stack([np.ma.masked_invalid(heard[owners == name]).mean(axis=0).filled(np.nan)
                       for name in evaluation.speakers])
     n = len(evaluation.speakers)
-    figure = Figure(figsize=(min(16, max(5, 3 + 0.18 * n)),) * 2, layout="constrained")
+    size = min(16, max(5, 3 + 0.18 * n))
+    figure = Figure(figsize=(1.15 * size, size), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(means, vmin=-1, vmax=1, cmap="RdBu_r")
     if n <= 60:

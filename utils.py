@@ -11,14 +11,13 @@ import functools
 import io
 import os
 import pathlib
-import signal
 import tempfile
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from configuration import InputError
-from data_preprocess import N_MELS, read_json, read_settings, write_whole
+from configuration import InputError, read_json, write_whole
+from data_preprocess import N_MELS, read_settings
 
 FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
 
@@ -270,14 +269,14 @@ def ge2e_loss(similarity, kind):
     scalar tensor
     """
     similarity = tf.convert_to_tensor(similarity)
-    own = same_speaker(similarity)
+    own, zero = same_speaker(similarity), tf.zeros((), similarity.dtype)
     if kind == "softmax":
-        correct = tf.reduce_sum(tf.where(own, similarity, 0), axis=-1)
+        correct = tf.reduce_sum(tf.where(own, similarity, zero), axis=-1)
         return tf.reduce_sum(tf.reduce_logsumexp(similarity, axis=-1) - correct)
     if kind == "contrast":
         probability = tf.sigmoid(similarity)
-        correct = tf.reduce_sum(tf.where(own, probability, 0), axis=-1)
-        closest = tf.reduce_max(tf.where(own, 0, probability), axis=-1)
+        correct = tf.reduce_sum(tf.where(own, probability, zero), axis=-1)
+        closest = tf.reduce_max(tf.where(own, zero, probability), axis=-1)
         return tf.reduce_sum(1 - correct + closest)
     raise InputError(f"loss is {kind!r}: choose softmax or contrast")
 
@@ -473,22 +472,6 @@ class Evaluation:
             lines.append(f"at the threshold {threshold:.4f}, measured on {stored['source']}: "
                          f"FAR:{accepted[~self.labels].mean():.4f}, FRR:{1 - accepted[self.labels].mean():.4f}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
-
-
-@contextlib.contextmanager
-def graceful_interrupt():
-    """Yield a function that tells whether Ctrl-C was pressed since; a second Ctrl-C interrupts at once."""
-    pressed = []
-
-    def note(number, frame):
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class History:

@@ -47,7 +47,7 @@ def write_features(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         flags = data_preprocess.feature_settings(configuration.get_config([])) | settings
-        data_preprocess.write_json(folder / "manifest.json", {"settings": flags})
+        configuration.write_json(folder / "manifest.json", {"settings": flags})
         for index, counts in enumerate(speakers):
             rows = sum(counts)
             values = 1e6 * index + 1e3 * np.arange(rows)[:, None, None] + np.arange(180) + np.zeros((40, 1))
@@ -56,7 +56,7 @@ def write_features(tmp_path):
             entries = [{"file": f"{i}.wav", "first": int(first), "count": count, "seconds": 2.0, "speech_seconds": 1.8,
                         "dropped": "" if count else "is silent"}
                        for i, (first, count) in enumerate(zip(firsts, counts, strict=False))]
-            data_preprocess.write_json(folder / f"s{index}.json", {"utterances": entries})
+            configuration.write_json(folder / f"s{index}.json", {"utterances": entries})
         return folder
 
     return write

@@ -336,6 +336,21 @@ def test_a_killed_run_resumes_to_the_same_files(corpus, features, tmp_path):
                                           np.load(features / part / name, allow_pickle=False))
 
 
+def test_ctrl_c_ends_in_one_line_and_a_rerun_goes_on(corpus, tmp_path):
+    command = [sys.executable, ROOT / "data_preprocess.py", *flags(corpus, tmp_path, "--jobs", 2)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("train/voice*.npy")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)                          # a terminal sends it to the workers too
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Traceback" not in err
+    assert err.strip().splitlines()[-1] == "stopped by the keyboard; run the same command to go on"
+    assert preprocess(corpus, tmp_path) == 0
+
+
 def test_two_processes_write_what_one_writes(corpus, features, tmp_path):
     command = [sys.executable, ROOT / "data_preprocess.py", "--raw_path", corpus, "--jobs", "2",
                "--train_path", tmp_path / "train", "--test_path", tmp_path / "test"]
@@ -402,20 +417,20 @@ def test_two_folders_of_different_settings_are_not_mixed(tmp_path, fails):
 
 def test_a_manifest_of_another_program_is_refused(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["a"])
-    data_preprocess.write_json(tmp_path / "train" / "manifest.json", {"name": "web app"})
+    configuration.write_json(tmp_path / "train" / "manifest.json", {"name": "web app"})
     assert "is of another program" in fails(data_preprocess.main, *flags(raw, tmp_path))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    data_preprocess.write_json(tmp_path / "a.json", {"a": 1})
+    configuration.write_json(tmp_path / "a.json", {"a": 1})
 
     def fail(file):
         file.write(b"half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        data_preprocess.write_whole(tmp_path / "a.json", fail)
-    assert data_preprocess.read_json(tmp_path / "a.json") == {"a": 1}
+        configuration.write_whole(tmp_path / "a.json", fail)
+    assert configuration.read_json(tmp_path / "a.json") == {"a": 1}
     assert os.listdir(tmp_path) == ["a.json"]
 
 
