@@ -397,8 +397,17 @@ def preprocess(sources, folder, config):
     except TerminatedWorkerError as error:
         raise InputError("a worker process was killed, most likely for lack of memory: lower --jobs, and run again to "
                          "go on") from error
-    write_json(folder / "manifest.json", {"settings": settings, "totals": totals})
+    write_json(folder / "manifest.json", {"settings": settings, "totals": folder_totals(folder)})
     return totals, sorted(losses)
+
+
+def folder_totals(folder):
+    """Return the counts of all speakers in a feature folder, those of earlier runs too."""
+    totals = collections.Counter()
+    for path in folder.glob("*.json"):
+        if path.name != "manifest.json":
+            totals.update(count(read_json(path)))
+    return totals
 
 
 def count(record):

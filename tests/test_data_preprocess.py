@@ -369,10 +369,11 @@ def test_a_typed_setting_must_agree_with_the_folder(features, corpus, fails):
 def test_settings_not_typed_are_the_folders(tmp_path):
     raw = make_speakers(tmp_path / "raw", ["a"])
     assert preprocess(raw, tmp_path, "--test_ratio", "0", "--sr", "16000") == 0
-    make_speakers(raw, ["b"])
-    assert preprocess(raw, tmp_path) == 0
+    other = make_speakers(tmp_path / "other", ["b"])
+    assert preprocess(other, tmp_path) == 0
     speakers, settings = utils.load_features(tmp_path / "train")
     assert settings["sr"] == 16000
+    assert configuration.read_json(tmp_path / "train" / "manifest.json")["totals"]["speakers"] == 2
     assert [speaker.name for speaker in speakers] == ["a", "b"]
 
 
