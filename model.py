@@ -506,7 +506,7 @@ class Trainer:
                 bar.update()
                 if self.iteration % config.valid_every == 0 or self.iteration == config.iteration:
                     evaluation = self.validate()
-                    self.log(bar, evaluation and evaluation.eer)
+                    self.log(bar, evaluation)
                     self.save(evaluation)
                 elif self.iteration % LOG_EVERY == 0:
                     self.log(bar)
@@ -522,26 +522,32 @@ class Trainer:
         return evaluate(self.encoder, self.validation, self.config.utterance_number) if self.validation else None
 
     def save(self, evaluation=None):
-        """Write the checkpoint of this iteration and, if its EER is the best, its thresholds; keep it and the best."""
+        """Write the checkpoint of this iteration and, if its validation loss is the least, its thresholds.
+
+        That best one and the last one are kept.
+        """
         (self.folder / "Check_Point").mkdir(parents=True, exist_ok=True)
         self.checkpoint.write(checkpoint_path(self.folder, self.iteration))
         best = (read_json(self.folder / "thresholds.json") or {}).get("best")
-        if evaluation and (best is None or evaluation.eer <= best["valid_eer"]):
-            best = {"model_num": self.iteration, "valid_eer": evaluation.eer}
+        loss = evaluation and evaluation.loss(float(self.encoder.w))
+        if evaluation and (best is None or loss <= best["valid_loss"]):
+            best = {"model_num": self.iteration, "valid_loss": loss, "valid_eer": evaluation.eer}
             source = f"{len(self.validation)} validation speakers"
             store_thresholds(self.folder, self.iteration, evaluation, source, best)
         for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best and best["model_num"]}:
             for path in (self.folder / "Check_Point").glob(f"model.ckpt-{number}.*"):
                 path.unlink()
 
-    def log(self, bar, eer=None):
+    def log(self, bar, evaluation=None):
         """Add a row to history.csv, TensorBoard and the progress bar."""
         config, now, last = self.config, time.perf_counter(), self.history.last
         elapsed, steps = now - self.clock[0], self.iteration - self.clock[1]
         row = {"iteration": self.iteration, "loss": float(self.loss_sum) / (self.iteration - int(last["iteration"])),
                "learning_rate": float(self.optimizer.learning_rate),
                "utterances_per_second": steps * config.speaker_number * config.utterance_number / elapsed,
-               "seconds": float(last["seconds"]) + elapsed, "valid_eer": eer}
+               "seconds": float(last["seconds"]) + elapsed,
+               "valid_eer": evaluation and evaluation.eer,
+               "valid_loss": evaluation and evaluation.loss(float(self.encoder.w))}
         self.history.add(row)
         self.loss_sum.assign(0.0)
         self.clock = now, self.iteration
@@ -552,8 +558,9 @@ class Trainer:
             self.writer.flush()
         bar.set_postfix_str(f"loss {row['loss']:.3f}, lr {row['learning_rate']:.2g}, "
                             f"{row['utterances_per_second']:.0f} utterances/s")
-        if eer is not None:
-            bar.write(f"iteration {self.iteration}: loss {row['loss']:.3f}, EER on validation speakers {eer:.4f}")
+        if evaluation:
+            bar.write(f"iteration {self.iteration}: loss {row['loss']:.3f}, on validation speakers "
+                      f"EER {row['valid_eer']:.4f}, loss per probe {row['valid_loss']:.4f}")
 
 
 def store_thresholds(model_path, model_num, evaluation, source, best=None):

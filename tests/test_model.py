@@ -191,7 +191,7 @@ def test_a_model_folder_tells_everything(trained, features):
     rows = utils.History(trained / "history.csv", 8).rows
     assert [row["iteration"] for row in rows] == ["4", "8"]
     best = json.loads((trained / "thresholds.json").read_text())["best"]
-    assert best["valid_eer"] == min(float(row["valid_eer"]) for row in rows)
+    assert best["valid_loss"] == min(float(row["valid_loss"]) for row in rows)
     assert set(model.checkpoint_numbers(trained)) == {best["model_num"], 8}
     thresholds = model.load_thresholds(trained, best["model_num"])
     assert thresholds["points"]["eer"].keys() == {"threshold", "far", "frr"}
@@ -231,7 +231,8 @@ def test_a_run_that_stopped_equals_an_unbroken_one(trained, features, tmp_path, 
             np.testing.assert_array_equal(ours, theirs)
     rows = [utils.History(folder / "history.csv", 8).rows for folder in (broken, unbroken)]
     for ours, theirs in zip(*rows, strict=True):
-        assert all(ours[name] == theirs[name] for name in ("iteration", "loss", "learning_rate", "valid_eer"))
+        same = ("iteration", "loss", "learning_rate", "valid_eer", "valid_loss")
+        assert all(ours[name] == theirs[name] for name in same)
 
 
 def test_ctrl_c_saves_and_says_so(features, tmp_path):

@@ -338,6 +338,13 @@ def test_history_forgets_what_came_after_the_checkpoint(tmp_path):
     assert again.last["seconds"] == "0.5"
 
 
+def test_the_loss_of_probes_by_hand():
+    scores = np.array([[1.0, 0.0], [-1.0, 0.0], [-np.inf, -np.inf]])     # the last probe holds no speech
+    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1"), ("b", "2")], scores,
+                                  np.array([[1, 0], [0, 1], [0, 1]], bool), 2, 1.0, 1.0)
+    assert evaluation.loss(-np.log(3)) == pytest.approx(-np.log(3 / 4))  # both posteriors are 3 to 1
+
+
 def test_the_matrix_has_the_ancestors_form():
     scores = np.arange(12.0).reshape(4, 3)
     evaluation = utils.Evaluation(["a", "b", "c"], [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1")], scores,
