@@ -14,6 +14,7 @@ import os
 import pathlib
 import signal
 import sys
+import tempfile
 
 import tqdm
 
@@ -48,7 +49,16 @@ RANGES = {
     "valid_every": (1, sys.maxsize, "it must be at least 1 iteration"),
     "seed": (0, 2**32 - 1, "it must be from 0 to 4294967295"),
     "jobs": (1, 4096, "it must be at least 1 process"),
+    "seconds": (1, 3600, "it must be from 1 to 3600 s"),
+    "min_speech": (0.5, 3600, "it must be at least 0.5 s, the least that gives a segment"),
+    "far": (1e-9, 1, "it must be a false-acceptance rate above 0, such as 0.01"),
+    "threshold": (-1, 1, "it must be a cosine from -1 to 1"),
 }
+
+
+CONTRADICTIONS = (("train", "verify"), ("far", "threshold"), ("verify", "replace"), ("verify", "forget"),
+                  ("verify", "keep_recording"), ("forget", "replace"), ("forget", "input"),
+                  ("forget", "keep_recording"))
 
 
 class InputError(ValueError):
@@ -82,6 +92,7 @@ def build_parser():
     add_model_flags(parser.add_argument_group("model").add_argument)
     add_training_flags(parser.add_argument_group("training").add_argument)
     add_evaluation_flags(parser.add_argument_group("evaluation").add_argument)
+    add_recording_flags(parser.add_argument_group("recording and verification").add_argument)
     return parser
 
 
@@ -91,10 +102,10 @@ def add_data_flags(add):
     add("--train_path", default="./train_tisv", help="features of the training speakers")
     add("--test_path", default="./test_tisv", help="features of the test speakers")
     add("--noise_path", default="./noise", help="noise of text-dependent training")
-    add("--enroll_path", default="./enroll", help="enrolled speakers")
-    add("--verify_path", default="./verify", help="probes to be verified")
+    add("--enroll_path", default="./enroll", help="enrolled speakers: features, or audio (a folder each)")
+    add("--verify_path", default="./verify", help="probes to be verified: features or audio")
     add("--tdsv", **SWITCH, help="text-dependent verification; only False is built so far")
-    add("--verify", **SWITCH, help="verify a probe; only False is built so far")
+    add("--verify", **SWITCH, help="verify a probe: model.py compares, record.py records one first")
     add("--test_ratio", type=float, default=0.1, help="share of the speakers kept for the test")
     add("--sr", type=int, default=8000, help="sampling rate of the features (Hz)")
     add("--nfft", type=int, default=512, help="FFT length (samples)")
@@ -147,6 +158,22 @@ def add_evaluation_flags(add):
     add("--store_threshold", **SWITCH, help="test.py: store the thresholds measured on the test set with the model")
 
 
+def add_recording_flags(add):
+    """Add the flags of record.py, of gui.py and of model.py --verify True."""
+    add("--speaker", default="speaker0", help="who enrols or is forgotten; in verification, if given: the only one")
+    add("--seconds", type=float, default=10.0, help="length of a recording (s)")
+    add("--device", help="microphone: its number, or a part of its name; none: the system's default")
+    add("--list_devices", **SWITCH, help="list the microphones and end")
+    add("--input", metavar="FILE", help="take this recording instead of the microphone")
+    add("--replace", **SWITCH, help="drop what the speaker has enrolled before")
+    add("--forget", **SWITCH, help="delete the speaker's enrolment and kept recordings, and end")
+    add("--keep_recording", **SWITCH, help="keep the enrolled recording as WAV in --raw_path")
+    add("--min_speech", type=float, default=1.0, help="least speech of an enrolment and of a probe (s)")
+    add("--far", type=float, help="take the threshold stored for this false-acceptance rate; none: that of the EER")
+    add("--threshold", type=float, help="accept from this score on, whatever is stored")
+    add("--json", **SWITCH, help="print the verdicts as one JSON object")
+
+
 def get_config(argv=None):
     """Parse and check the flags; what is wrong ends the program with one line and exit code 2.
 
@@ -178,9 +205,8 @@ def problems(config):
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
             yield f"--{name} is {value}: {what}"
-    for name in ("tdsv", "verify"):
-        if getattr(config, name):
-            yield f"--{name} is True: only text-independent training and test are built so far; leave it out"
+    if config.tdsv:
+        yield "--tdsv is True: only text-independent speech is built so far; leave it out"
     if config.window * config.sr > config.nfft:
         yield (f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has "
                f"{config.window * config.sr:.0f} samples, so --nfft must be at least that")
@@ -188,6 +214,9 @@ def problems(config):
         yield f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}"
     if config.train and config.crop_max > config.tisv_frame:
         yield f"--crop_max is {config.crop_max}: a stored segment has only --tisv_frame {config.tisv_frame} frames"
+    for first, second in CONTRADICTIONS:
+        if all(getattr(config, name) not in (None, False) for name in (first, second)):
+            yield f"--{first} and --{second} contradict each other: give one of the two"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.train and config.model_num is not None:
@@ -256,6 +285,25 @@ def graceful_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
+@contextlib.contextmanager
+def quiet_libraries():
+    """Keep what compiled libraries write to file descriptor 2; show it if anything but an InputError comes of it."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            yield
+        except InputError:
+            raise
+        except BaseException:
+            chatter.seek(0)
+            os.write(kept, chatter.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 def read_json(path):
@@ -268,19 +316,34 @@ def read_json(path):
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
-def write_whole(path, write):
-    """Call write(file) on a temporary file beside `path` and rename it: the file is there whole or not at all."""
+def private_folder(path):
+    """Make a folder that only its owner may enter; say so where an older one is open to others. Returns its Path."""
+    path = pathlib.Path(path)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        print(f"note: {path} is open to other users; close it with chmod 700 {path}", file=sys.stderr)
+    return path
+
+
+def write_whole(path, write, private=False):
+    """Call write(file) on a temporary file beside `path` and rename it: the file is there whole or not at all.
+
+    Only its owner may read a private one.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "wb") as file:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0),
+                             0o600 if private else 0o666)
+        with open(descriptor, "w+b") as file:
             write(file)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path, value, private=False):
     """Write a value as JSON, whole or not at all."""
-    write_whole(path, lambda file: file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode()))
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()), private)

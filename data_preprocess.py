@@ -200,9 +200,14 @@ def segments(wave, config):
 
 # ---- the corpus -------------------------------------------------------------------------------------------------
 
+def composed(text):
+    """Return a text in Unicode normal form C: a name is one name however its accents are written."""
+    return unicodedata.normalize("NFC", text)
+
+
 def speaker_name(text):
     """Return a speaker's name in Unicode normal form C; InputError where it could not be a file name."""
-    name = unicodedata.normalize("NFC", text)
+    name = composed(text)
     if not SPEAKER_NAME.fullmatch(name) or name == "manifest":
         raise InputError(f"speaker name {text!r}: use letters, digits, spaces, '_', '.' and '-', "
                          "beginning with a letter, a digit or '_'; 'manifest' is taken")
@@ -239,7 +244,12 @@ def digest(text):
 
 def sub_folders(folder):
     """Return the visible sub-folders, in order."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path for path in visible(folder) if path.is_dir()]
+
+
+def visible(folder):
+    """Return what lies in a folder and is not hidden, in order."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def named(folders):
@@ -278,6 +288,53 @@ def audio_files(folder):
     return sorted(files), others
 
 
+def enrolment_sources(path):
+    """Return {speaker: files} of an enrolment, each file a recording or a .npy of features.
+
+    A file is one speaker. In a folder, the audio directly in it is one, named after it; each sub-folder with audio and
+    each .npy is one.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise InputError(f"--enroll_path is {path}: there is no such file or folder; enrol with python record.py")
+    if path.is_file():
+        return {composed(path.stem): [path]}
+    sources = {}
+    for item in visible(path):
+        if item.is_dir() and audio_files(item)[0]:
+            add_source(sources, item.name, [item / file for file in audio_files(item)[0]])
+        elif item.suffix == ".npy":
+            add_source(sources, item.stem, [item])
+    direct = [item for item in visible(path) if item.is_file() and item.suffix.lower() in SUFFIXES]
+    if direct:
+        add_source(sources, path.resolve().name, direct)
+    if not sources:
+        raise InputError(f"--enroll_path is {path}: it holds neither recordings nor features; enrol with "
+                         "python record.py")
+    return sources
+
+
+def add_source(sources, name, files):
+    """Add a speaker's files; InputError where the name is taken."""
+    if composed(name) in sources:
+        raise InputError(f"{files[0]} and {sources[composed(name)][0]} are two enrolments of one name: rename one")
+    sources[composed(name)] = files
+
+
+def probe_files(path):
+    """Return the probes of a file or folder: recordings at any depth, and .npy files of features."""
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise InputError(f"--verify_path is {path}: there is no such file or folder; record a probe with "
+                         "python record.py --verify True")
+    if path.is_file():
+        return [path]
+    files = [path / file for file in audio_files(path)[0]] + sorted(path.glob("*.npy"))
+    if not files:
+        raise InputError(f"--verify_path is {path}: it holds neither recordings nor features")
+    return files
+
+
 def stamp(path):
     """Return size and time of a file, which tell that it changed; zeros for a link into nothing."""
     try:
@@ -309,11 +366,7 @@ def process_speaker(name, source, folder, config):
             parts.append(cuts)
     record = {"speaker": name, "source": str(source.resolve()), "segments": sum(map(len, parts)),
               "settings": feature_settings(config), "ignored": others, "utterances": utterances}
-    if parts:
-        write_whole(features, lambda file: np.save(file, np.concatenate(parts), allow_pickle=False))
-    else:
-        features.unlink(missing_ok=True)
-    write_json(description, record)
+    write_features(folder, record, parts)
     return record
 
 
@@ -341,6 +394,28 @@ def process_utterance(path, config):
 def feature_settings(config):
     """Return the flags that features depend on."""
     return {name: getattr(config, name) for name in configuration.FEATURE_FLAGS}
+
+
+def open_features(path):
+    """Memory-map a feature file (K, 40, frames); InputError where it is anything else."""
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} is not a feature file: {error}") from error
+    if features.ndim != 3 or features.shape[1] != N_MELS or features.dtype.kind != "f" or not len(features):
+        raise InputError(f"{path} holds {features.dtype} of shape {features.shape}; features are float32 "
+                         f"of shape (segments, {N_MELS}, frames): preprocess this speaker again")
+    return features
+
+
+def write_features(folder, record, parts, private=False):
+    """Write a speaker's segments, a list of (K, 40, frames), and the record that describes them; whole, in turn."""
+    features = pathlib.Path(folder) / f"{record['speaker']}.npy"
+    if parts:
+        write_whole(features, lambda file: np.save(file, np.concatenate(parts), allow_pickle=False), private)
+    else:
+        features.unlink(missing_ok=True)
+    write_json(features.with_suffix(".json"), record, private)
 
 
 def read_settings(folder):

@@ -1,13 +1,15 @@
-"""The speaker encoder: train it, test it.
+"""The speaker encoder: train it, test it, verify with it.
 
     python model.py --train True                     features in --train_path → a model in --model_path
     python model.py --train True --restore True      go on where a run stopped
     python model.py                                  test on --test_path (test.py also draws and writes the report)
+    python model.py --verify True --enroll_path A --verify_path B       are A and B the same person?
 
 The encoder is a stack of LSTM layers with a recurrent projection (LSTMP; Sak, Senior, Beaufays 2014) whose last output,
 scaled to length 1, is the d-vector. Shapes: B sequences, T frames, F = 40 channels, H cells, P = D projected.
 """
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -16,6 +18,7 @@ import re
 import shlex
 import sys
 import time
+from dataclasses import asdict, dataclass, field, replace
 
 import joblib
 import numpy as np
@@ -240,6 +243,18 @@ def load_encoder(model_path, model_num=None):
     return encoder, config
 
 
+def open_model(config):
+    """Load the encoder of config.model_path; config takes its feature flags, sizes and checkpoint number.
+
+    Returns the encoder and the flags that the folder stores, a dict.
+    """
+    encoder, trained = load_encoder(config.model_path, config.model_num)
+    stored = {name: getattr(trained, name) for name in FEATURE_FLAGS + MODEL_FLAGS if name in trained.given}
+    configuration.adopt(config, stored, config.model_path)
+    config.model_num = trained.model_num
+    return encoder, stored
+
+
 def restore(checkpoint, path):
     """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
     try:
@@ -296,10 +311,7 @@ def test(config):
 
     The feature flags become those of the model. Returns a utils.Evaluation; see `evaluate` for what is raised.
     """
-    encoder, trained = load_encoder(config.model_path, config.model_num)
-    stored = {name: getattr(trained, name) for name in FEATURE_FLAGS + MODEL_FLAGS if name in trained.given}
-    configuration.adopt(config, stored, config.model_path)
-    config.model_num = trained.model_num
+    encoder, stored = open_model(config)
     folder, names = config.test_path, None
     if "raw_path" in config.given:
         folder, names = data_preprocess.cached_features(config)
@@ -318,11 +330,15 @@ def test(config):
     return evaluation
 
 
+def model_notes(config, stored):
+    """Return a note where a model does not store its features."""
+    line = f"{config.model_path} does not say what features it was trained on: the flags describe them"
+    return [] if "sr" in stored else [line]
+
+
 def provenance_notes(config, stored, speakers, folder):
     """Return notes on what a reader of the figures must know about the model and the speakers."""
-    notes, known = [], load_config(config.model_path)
-    if "sr" not in stored:
-        notes.append(f"{config.model_path} does not say what features it was trained on: the flags describe them")
+    notes, known = model_notes(config, stored), load_config(config.model_path)
     seen = {*known.get("training", ()), *known.get("validation", ())} & {speaker.name for speaker in speakers}
     if seen:
         notes.append(f"{len(seen)} of {len(speakers)} speakers carry names of speakers that the model was trained or "
@@ -331,6 +347,218 @@ def provenance_notes(config, stored, speakers, folder):
     if silent:
         notes.append(f"{len(silent)} speakers without any speech are left out: {', '.join(silent[:5])}")
     return notes
+
+
+# ---- verification ----------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Voice:
+    """What was heard of a speaker, or of a probe: U recordings with speech."""
+
+    name: str
+    files: list                 # U names of recordings
+    vectors: np.ndarray         # (U, D) their d-vectors
+    seconds: float              # of speech
+    lost: list                  # recordings that gave nothing, and why
+    problem: str = ""           # why it cannot be compared
+
+    @property
+    def centroid(self):
+        """The normalised mean (D,) of the d-vectors."""
+        return unit_mean(self.vectors)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A score from which on a probe is accepted, and the error rates measured there; None where nothing was."""
+
+    value: float
+    far: float | None
+    frr: float | None
+    source: str
+
+    def __str__(self):
+        """Return it as a verdict prints it."""
+        rates = f": FAR {self.far:.2%}, FRR {self.frr:.2%}" if self.far is not None else ", error rates not measured"
+        return f"{self.value:.4f} ({self.source}{rates})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A probe against the best of the enrolled speakers, or why there is no verdict."""
+
+    probe: str
+    problem: str = ""
+    speaker: str = ""
+    score: float | None = None
+    threshold: Threshold | None = None
+    enrolled_seconds: float = 0.0
+    probe_seconds: float = 0.0
+    scores: list = field(default_factory=list)      # (speaker, score), best first
+
+    @property
+    def same(self):
+        """Whether the score reaches the threshold."""
+        return self.score is not None and self.score >= self.threshold.value
+
+    @property
+    def decision(self):
+        """The verdict in words."""
+        return self.problem or ("Same person" if self.same else "Different person")
+
+    def __str__(self):
+        """Return what the shell and the window print."""
+        if self.problem:
+            return f"{self.probe}: {self.problem}"
+        probe, speaker = self.probe_seconds, self.enrolled_seconds
+        lines = [f"{self.decision}: {self.probe} and {self.speaker}",
+                 f"  score {self.score:.4f}, threshold {self.threshold}",
+                 f"  speech: {probe:.1f} s of {self.probe}, {speaker:.1f} s of {self.speaker}"]
+        if len(self.scores) > 1:
+            lines += [f"  {score:7.4f}  {speaker}" for speaker, score in self.scores]
+        return "\n".join(lines)
+
+
+class Verifier:
+    """A loaded model that compares voices. `config` takes the model's feature flags; `notes` says what must be known.
+
+    Raises InputError if there is no model in config.model_path, or config.threshold, config.far and the model leave
+    the threshold open.
+    """
+
+    def __init__(self, config):
+        self.encoder, stored = open_model(config)
+        self.config, self.model_num = config, config.model_num
+        self.settings = data_preprocess.feature_settings(config)
+        self.measured = load_thresholds(config.model_path, config.model_num)
+        self.threshold = self.choose_threshold()
+        self.notes = model_notes(config, stored)
+
+    def choose_threshold(self):
+        """Return the Threshold that --threshold, --far or, without them, the model's EER gives."""
+        config, measured = self.config, self.measured
+        if config.threshold is not None:
+            return Threshold(config.threshold, *self.rates(config.threshold), "given by --threshold")
+        points = measured["points"] if measured else {}
+        wanted, label = ("eer", "EER") if config.far is None else (str(config.far), f"--far {config.far}")
+        if wanted in points:
+            point = points[wanted]
+            return Threshold(point["threshold"], point["far"], point["frr"], f"{label} of {measured['source']}")
+        stored = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
+        raise InputError(f"{label if config.far else 'a threshold'} is wanted, {config.model_path} stores {stored} for "
+                         f"checkpoint {self.model_num}: measure with python test.py --store_threshold True "
+                         f"--model_path {config.model_path}, or give --threshold")
+
+    def rates(self, value):
+        """Return FAR and FRR measured at a threshold, read off the stored curve; None, None where there is none."""
+        if not self.measured or "curve" not in self.measured:
+            return None, None
+        return tuple(float(np.interp(value, utils.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
+
+    def voices(self, path, speaker=None):
+        """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
+
+        Audio directly in the folder is one speaker, named after it; each sub-folder and each .npy is a speaker.
+        """
+        sources = data_preprocess.enrolment_sources(path)
+        if speaker is not None:
+            name = data_preprocess.composed(speaker)
+            if name not in sources:
+                raise InputError(f"--speaker is {speaker}: {path} has {', '.join(sources)}")
+            sources = {name: sources[name]}
+        return [self.hear(name, [part for file in files for part in self.read(file)])
+                for name, files in sources.items()]
+
+    def probes(self, path):
+        """Yield a Voice per recording of a file or folder; each may have a problem."""
+        path = pathlib.Path(path)
+        for file in data_preprocess.probe_files(path):
+            name = file.relative_to(path).as_posix() if file != path else file.name
+            parts = list(self.read(file))
+            for part in parts:
+                yield self.hear(name if len(parts) == 1 else f"{name}/{part[0]}", [part])
+
+    def read(self, path):
+        """Yield (file, segments (K, 40, frames), seconds of speech, why it gave none) of audio or of a feature file."""
+        if path.suffix != ".npy":
+            cuts, entry = data_preprocess.process_utterance(path, self.config)
+            yield path.name, cuts, entry["speech_seconds"], entry["dropped"]
+            return
+        record = read_json(path.with_suffix(".json")) or {}
+        settings = record.get("settings") or data_preprocess.read_settings(path.parent)
+        speaker = utils.read_speaker(path, described=bool(settings))
+        self.notes += utils.check_features([speaker], settings, self.settings, path)
+        segments = speaker.load()
+        if not np.isfinite(segments).all():
+            raise InputError(f"{path} holds numbers that are not finite: make it again")
+        row_seconds = 0.0 if settings else segments.shape[2] * self.config.hop      # an ancestor's row is all speech
+        for utterance in speaker.utterances:
+            yield (utterance.file, segments[utterance.first:utterance.first + utterance.count],
+                   utterance.speech_seconds or row_seconds, utterance.dropped)
+
+    def hear(self, name, recordings):
+        """Return the Voice of some recordings, each as `read` yields it."""
+        heard = [(file, segments, seconds) for file, segments, seconds, reason in recordings if not reason]
+        lost = [f"{file} {reason}" for file, _, _, reason in recordings if reason]
+        vectors = [embed(self.encoder, segments) for _, segments, _ in heard]
+        voice = Voice(name, [file for file, _, _ in heard], np.array(vectors), sum(part[2] for part in heard), lost)
+        faint = sum(seconds for _, _, seconds, reason in recordings if reason)
+        if voice.seconds >= self.config.min_speech:
+            return voice
+        problem = f"too little speech, {voice.seconds + faint:.1f} s; --min_speech is {self.config.min_speech:g} s"
+        if not voice.seconds + faint:
+            problem = "no speech" + (f": {lost[0]}" if lost else "")
+        return replace(voice, problem=problem)
+
+    def compare(self, probe, voices, threshold=None):
+        """Return the Verdict on a probe, a Voice, against enrolled Voices; those with a problem are left out.
+
+        `threshold` is a Threshold; without it, the verifier's own.
+        """
+        voices = [voice for voice in voices if not voice.problem]
+        if not voices:
+            raise InputError("there is no enrolled speaker to compare with")
+        if probe.problem:
+            return Verdict(probe.name, probe.problem)
+        scores = [float(probe.centroid @ voice.centroid) for voice in voices]
+        order = sorted(range(len(voices)), key=lambda index: -scores[index])
+        best = voices[order[0]]
+        return Verdict(probe.name, "", best.name, scores[order[0]], threshold or self.threshold, best.seconds,
+                       probe.seconds, [(voices[index].name, scores[index]) for index in order])
+
+
+def verify(config):
+    """Compare the probes of config.verify_path with the speakers of config.enroll_path, or with --speaker if typed.
+
+    Yields a Verdict per probe, as they are made; see Verifier for what is raised. Enrolments that give no speech are
+    named on standard error.
+    """
+    verifier = Verifier(config)
+    voices = verifier.voices(config.enroll_path, config.speaker if "speaker" in config.given else None)
+    problems = [f"{voice.name}: {voice.problem}" for voice in voices if voice.problem]
+    if len(problems) == len(voices):
+        raise InputError(f"--enroll_path is {config.enroll_path}: {'; '.join(problems)}")
+    data_preprocess.report_losses(problems + [f"{voice.name}: {line}" for voice in voices for line in voice.lost
+                                              if not voice.problem])
+    for probe in verifier.probes(config.verify_path):
+        yield verifier.compare(probe, voices)
+    for note in dict.fromkeys(verifier.notes):
+        print("note:", note, file=sys.stderr)
+
+
+def print_verdicts(config):
+    """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict."""
+    verdicts = []
+    for verdict in verify(config):
+        verdicts.append(verdict)
+        if not config.json:
+            print(verdict, flush=True)
+    if config.json:
+        print(json.dumps({"model": str(config.model_path), "model_num": config.model_num, "verdicts": [
+            {"decision": verdict.decision, "same": verdict.same, **asdict(verdict)} for verdict in verdicts]}))
+    if any(verdict.problem for verdict in verdicts):
+        return 2
+    return 0 if all(verdict.same for verdict in verdicts) else 1
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
@@ -567,7 +795,9 @@ def store_thresholds(model_path, model_num, evaluation, source, best=None):
     """Write thresholds.json: the operating points of a checkpoint, measured on `source` (a text), and which is best."""
     path = os.path.join(model_path, "thresholds.json")
     best = best or (read_json(path) or {}).get("best")
-    write_json(path, {"model_num": model_num, "source": source, "points": evaluation.points, "best": best})
+    _, far, frr = utils.error_rates(evaluation.scores, evaluation.labels, at=utils.CURVE)
+    write_json(path, {"model_num": model_num, "source": source, "points": evaluation.points, "best": best,
+                      "curve": {"far": far.tolist(), "frr": frr.tolist()}})
 
 
 def load_thresholds(model_path, model_num):
@@ -588,8 +818,10 @@ def use_cores():
 
 
 def work(config):
-    """Train or test, as the flags say."""
+    """Train, verify or test, as the flags say."""
     use_cores()
+    if config.verify:
+        return print_verdicts(config)
     if config.train:
         train(config)
         number = choose_checkpoint(config.model_path)

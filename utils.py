@@ -5,43 +5,25 @@ The equations are numbered as in Wan, Wang, Papir, Lopez Moreno: Generalized End
 T frames, F = 40 mel channels, D dimensions of the d-vector.
 """
 import collections
-import contextlib
 import csv
 import functools
 import io
 import os
 import pathlib
-import tempfile
 from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.special
 
-from configuration import InputError, read_json, write_whole
-from data_preprocess import N_MELS, read_settings
+from configuration import InputError, quiet_libraries, read_json, write_whole
+from data_preprocess import N_MELS, open_features, read_settings
 
 FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
+CURVE = np.linspace(-1, 1, 401)  # thresholds at which a model stores its FAR and FRR
 
 
-@contextlib.contextmanager
-def quiet_start():
-    """Keep the chatter that TensorFlow's libraries write to file descriptor 2 as they load; show it if that fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            chatter.seek(0)
-            os.write(kept, chatter.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-with quiet_start():
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with quiet_libraries():
     import tensorflow as tf
 
 
@@ -80,18 +62,6 @@ class Speaker:
     def load(self):
         """Open the features, float32 (K, 40, frames), memory-mapped."""
         return open_features(self.path)
-
-
-def open_features(path):
-    """Memory-map a feature file (K, 40, frames); InputError where it is anything else."""
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not a feature file: {error}") from error
-    if features.ndim != 3 or features.shape[1] != N_MELS or features.dtype.kind != "f" or not len(features):
-        raise InputError(f"{path} holds {features.dtype} of shape {features.shape}; features are float32 "
-                         f"of shape (segments, {N_MELS}, frames): preprocess this speaker again")
-    return features
 
 
 def load_features(folder):
@@ -338,7 +308,7 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
             [speaker for speaker in speakers if speaker.name in names])
 
 
-def error_rates(scores, labels):
+def error_rates(scores, labels, at=None):
     """Return false-acceptance and false-rejection rates; a trial is accepted where score >= threshold.
 
     Parameters
@@ -347,11 +317,12 @@ def error_rates(scores, labels):
         -inf for a probe without speech.
     labels : array-like of bool, shape (n,)
         True for a target trial.
+    at : np.ndarray, shape (k,), optional
+        The thresholds; without them, the distinct scores, ascending, and +inf.
 
     Returns
     -------
     thresholds : np.ndarray, shape (k,)
-        The distinct scores, ascending, and +inf.
     far, frr : np.ndarray, shape (k,)
 
     Raises
@@ -365,7 +336,7 @@ def error_rates(scores, labels):
         raise InputError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: there is no error rate")
     if not len(targets) or not len(others):
         raise InputError(f"{len(targets)} target and {len(others)} non-target trials: error rates need both kinds")
-    thresholds = np.append(np.unique(scores), np.inf)
+    thresholds = np.append(np.unique(scores), np.inf) if at is None else at
     far = (len(others) - np.searchsorted(others, thresholds, side="left")) / len(others)
     frr = np.searchsorted(targets, thresholds, side="left") / len(targets)
     return thresholds, far, frr

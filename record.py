@@ -1,0 +1,389 @@
+"""Record a voice: enrol a speaker, or verify who speaks.
+
+    python record.py --speaker anna                       record an enrolment of anna; further ones add up
+    python record.py --verify True --speaker anna         record a probe: is it anna?
+    python record.py --verify True                        record a probe: who of the enrolled is it?
+    python record.py --speaker anna --input FILE          a recording instead of the microphone
+    python record.py --speaker anna --forget True         delete anna's enrolment and kept recordings
+    python record.py --list_devices True
+
+Enrolments are features in --enroll_path, the probe is in --verify_path; the audio itself is not kept unless
+--keep_recording True puts it below --raw_path. All are readable by their owner alone.
+"""
+import atexit
+import contextlib
+import datetime
+import os
+import pathlib
+import queue
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import filelock
+import numpy as np
+import soundfile
+
+import configuration
+import data_preprocess
+from configuration import InputError, private_folder, read_json, write_whole
+
+BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
+PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
+FULL_SCALE = 0.99            # a sample from here on counts as clipped
+CLIPPED_SHARE = 0.001        # a recording with more of them is refused
+METER_FLOOR = -60            # dB at the left end of the level meter
+
+
+# ---- the microphone ---------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Device:
+    """A microphone, as PortAudio numbers and names it; its rate in Hz is the one it prefers."""
+
+    number: int
+    name: str
+    rate: float
+    default: bool
+
+
+def portaudio():
+    """Return the sounddevice module; InputError where its PortAudio library is missing."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise InputError(f"recording needs PortAudio ({error}): apt install libportaudio2, or take --input FILE"
+                         ) from error
+    return sounddevice
+
+
+def devices():
+    """Return the microphones, a list of Device; InputError where there is none."""
+    sounddevice = portaudio()
+    default = sounddevice.default.device[0]
+    found = [Device(entry["index"], entry["name"], entry["default_samplerate"], entry["index"] == default)
+             for entry in sounddevice.query_devices() if entry["max_input_channels"]]
+    if not found:
+        raise InputError("there is no microphone: plug one in or allow access to it, or take --input FILE")
+    return found
+
+
+def find_device(device=None):
+    """Return the Device of a number or a part of a name, without one the default; InputError where it is not one."""
+    found = devices()
+    if device is None:
+        return next((entry for entry in found if entry.default), found[0])
+    chosen = ([entry for entry in found if str(entry.number) == str(device)]
+              or [entry for entry in found if str(device).lower() in entry.name.lower()])
+    if len(chosen) != 1:
+        names = ", ".join(f"{entry.number} {entry.name}" for entry in chosen or found)
+        raise InputError(f"--device is {device}: {'it could be' if chosen else 'the microphones are'} {names}")
+    return chosen[0]
+
+
+def record(seconds, sr, device=None, on_level=None, cancelled=None):
+    """Record mono from a microphone.
+
+    Parameters
+    ----------
+    seconds : float
+    sr : int
+        In Hz.
+    device : int or str, optional
+        Number or part of the name of a microphone.
+    on_level : callable, optional
+        Called with the level of the last block (dB of full scale) and the seconds left, 20 times a second.
+    cancelled : callable, optional
+        Tells whether to stop, which raises InputError.
+
+    Returns
+    -------
+    np.ndarray, float32, shape (S,), S = seconds * sr
+
+    Raises
+    ------
+    InputError
+        If there is no such microphone, it does not record at sr, delivers nothing for 3 s, or is lost.
+    """
+    blocks, done, wanted = queue.Queue(), threading.Event(), round(seconds * sr)
+    # A driver that hangs cannot be stopped; a daemon thread can be left behind.
+    thread = threading.Thread(target=capture, args=(blocks, done, sr, device), daemon=True)
+    with configuration.quiet_libraries():
+        thread.start()
+        try:
+            return collect(blocks, wanted, sr, on_level, cancelled)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt("stopped by the keyboard: nothing was saved") from stop
+        finally:
+            done.set()
+            thread.join(PATIENCE_SECONDS)
+            if thread.is_alive() and "sounddevice" in sys.modules:
+                atexit.unregister(sys.modules["sounddevice"]._exit_handler)      # it would wait for the driver, too
+
+
+def capture(blocks, done, sr, device):
+    """Put the microphone's samples into a queue, (S,) at a time, until `done`; in the end why it stopped, if it did."""
+    try:
+        sounddevice, chosen = portaudio(), find_device(device)
+        lost = InputError(f"microphone {chosen.number} {chosen.name} was lost: nothing was saved")
+        try:
+            stream = sounddevice.InputStream(
+                sr, round(sr * BLOCK_SECONDS), chosen.number, 1, "float32",
+                callback=lambda block, *_: blocks.put(block[:, 0].copy()), finished_callback=lambda: blocks.put(lost))
+            stream.start()
+        except sounddevice.PortAudioError as error:
+            raise InputError(f"microphone {chosen.number} {chosen.name} cannot record at {sr} Hz ({error.args[0]}): "
+                             "choose another with --device, --list_devices True names them") from error
+        done.wait()
+        stream.abort()
+        stream.close()
+    except Exception as error:      # it is raised in the thread that waits for the samples
+        blocks.put(error)
+
+
+def collect(blocks, wanted, sr, on_level, cancelled):
+    """Return `wanted` samples of a queue of blocks; raise what is in it instead of a block."""
+    parts, have, heard = [], 0, time.monotonic()
+    while have < wanted:
+        if cancelled and cancelled():
+            raise InputError("cancelled: nothing was saved")
+        try:
+            block = blocks.get(timeout=BLOCK_SECONDS)
+        except queue.Empty:
+            if time.monotonic() - heard > PATIENCE_SECONDS:
+                raise InputError(f"the microphone delivered nothing for {PATIENCE_SECONDS:g} s: is it muted, or taken "
+                                 "by another program? --list_devices True names the others") from None
+            continue
+        if isinstance(block, Exception):
+            raise block
+        parts.append(block)
+        have, heard = have + len(block), time.monotonic()
+        if on_level:
+            on_level(decibels(block), max(0.0, (wanted - have) / sr))
+    return np.concatenate(parts)[:wanted]
+
+
+def decibels(wave):
+    """Return the level of samples (S,) in dB of full scale."""
+    return float(10 * np.log10(np.mean(np.square(wave)) + 1e-12))
+
+
+def check(wave, config):
+    """Return segments (K, 40, frames) and seconds of speech of a recording that will do.
+
+    Raises
+    ------
+    InputError
+        If it is silent, clipped, or holds less than config.min_speech seconds of speech; it says what to do.
+    """
+    peak = np.abs(wave).max(initial=0)
+    clipped = np.mean(np.abs(wave) >= FULL_SCALE) if len(wave) else 0
+    if peak < data_preprocess.SILENT_PEAK:
+        raise InputError("no speech, the recording is silent: is it the right microphone, and switched on? "
+                         "--list_devices True names them")
+    if clipped > CLIPPED_SHARE:
+        raise InputError(f"the recording is clipped, {clipped:.1%} of its samples are at full scale: turn the "
+                         "microphone down or move away from it, and record again")
+    segments, seconds = data_preprocess.speech_segments(wave, config)
+    if seconds < config.min_speech:
+        raise InputError(f"too little speech, {seconds:.1f} s; --min_speech is {config.min_speech:g} s: speak longer, "
+                         "and record again")
+    return segments, seconds
+
+
+# ---- enrolments and probes --------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A speaker in --enroll_path: number of recordings, seconds of speech."""
+
+    name: str
+    recordings: int
+    seconds: float
+
+
+def enrolled(config):
+    """Return the enrolled speakers, a list of Enrolled, in the order of their names."""
+    found = []
+    for path in sorted(pathlib.Path(config.enroll_path).glob("*.npy")):
+        utterances = (read_json(path.with_suffix(".json")) or {}).get("utterances", [])
+        found.append(Enrolled(path.stem, len(utterances), sum(entry["speech_seconds"] for entry in utterances)))
+    return found
+
+
+def lock(folder):
+    """Return a lock on a folder of enrolments, which several programs may add to; it makes the folder."""
+    return filelock.FileLock(private_folder(folder) / ".lock", mode=0o600)
+
+
+def enroll(config, speaker, wave, source="microphone"):
+    """Add a recording to a speaker's enrolment, or start it over with config.replace.
+
+    Parameters
+    ----------
+    config : argparse.Namespace
+        The feature flags, enroll_path, min_speech, replace, keep_recording and raw_path.
+    speaker : str
+    wave : np.ndarray, shape (S,)
+        At config.sr.
+    source : str
+        Where it comes from, kept in the description.
+
+    Returns
+    -------
+    Path
+        Of the speaker's features, <enroll_path>/<speaker>.npy.
+
+    Raises
+    ------
+    InputError
+        If the name cannot be one, the recording will not do (`check`), or older recordings have other features.
+    """
+    name = data_preprocess.speaker_name(speaker)
+    segments, seconds = check(wave, config)
+    features = pathlib.Path(config.enroll_path, f"{name}.npy")
+    with lock(config.enroll_path):
+        old = read_enrolment(features, config)
+        utterances = [] if config.replace else old["utterances"]
+        parts = [np.load(features, allow_pickle=False)] if utterances else []
+        entry = {"file": f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}", "source": str(source), "dropped": "",
+                 "first": sum(map(len, parts)), "count": len(segments), "seconds": len(wave) / config.sr,
+                 "speech_seconds": seconds}
+        record = {"speaker": name, "segments": entry["first"] + len(segments), "utterances": [*utterances, entry],
+                  "settings": data_preprocess.feature_settings(config), "recordings": old["recordings"]}
+        if config.keep_recording:
+            record["recordings"].append(keep_recording(config, name, entry["file"], wave))
+        data_preprocess.write_features(features.parent, record, [*parts, segments], private=True)
+    return features
+
+
+def read_enrolment(features, config):
+    """Return the description of a speaker's enrolment, empty if there is none; InputError if it does not fit."""
+    record = read_json(features.with_suffix(".json"))
+    if record is None and not features.exists():
+        return {"utterances": [], "recordings": []}
+    remedy = "--replace True starts it over"
+    if record is None or "recordings" not in record:
+        if config.replace:
+            return {"utterances": [], "recordings": []}
+        raise InputError(f"{features} was not made by record.py: {remedy}")
+    if record["speaker"] != features.stem:
+        raise InputError(f"{features} is {record['speaker']}'s here: choose a name that differs in more than capitals")
+    if config.replace:
+        return record
+    for name, value in data_preprocess.feature_settings(config).items():
+        if record["settings"].get(name) != value:
+            raise InputError(f"{features} was made with --{name} {record['settings'].get(name)}, the model has "
+                             f"{value}: {remedy}")
+    if len(data_preprocess.open_features(features)) != record["segments"]:
+        raise InputError(f"{features} and the .json beside it do not belong together: {remedy}")
+    return record
+
+
+def keep_recording(config, name, when, wave):
+    """Write an enrolment as 16-bit WAV below config.raw_path; return its path, absolute."""
+    path = private_folder(pathlib.Path(config.raw_path, name)).resolve() / f"{when}.wav"
+    write_whole(path, lambda file: soundfile.write(file, wave, config.sr, "PCM_16", format="WAV"), private=True)
+    return str(path)
+
+
+def save_probe(config, wave, source="microphone"):
+    """Check a recording (S,) and make it the probe in config.verify_path, in place of the last; return its path."""
+    segments, seconds = check(wave, config)
+    entry = {"file": "probe", "source": str(source), "first": 0, "count": len(segments), "dropped": "",
+             "seconds": len(wave) / config.sr, "speech_seconds": seconds}
+    record = {"speaker": "probe", "segments": len(segments), "settings": data_preprocess.feature_settings(config),
+              "utterances": [entry]}
+    with lock(config.verify_path):
+        data_preprocess.write_features(config.verify_path, record, [segments], private=True)
+    return pathlib.Path(config.verify_path, "probe.npy")
+
+
+def forget(config, speaker):
+    """Delete a speaker's enrolment and the recordings kept of it; return the paths, InputError if there are none."""
+    name = data_preprocess.speaker_name(speaker)
+    features = pathlib.Path(config.enroll_path, f"{name}.npy")
+    with lock(config.enroll_path):
+        description = features.with_suffix(".json")
+        kept = map(pathlib.Path, (read_json(description) or {}).get("recordings", []))
+        paths = [path for path in (*kept, features, description) if path.exists()]
+        if not paths:
+            names = ", ".join(entry.name for entry in enrolled(config)) or "nobody"
+            raise InputError(f"--speaker is {name}: {config.enroll_path} has {names}")
+        for path in paths:
+            path.unlink()
+            with contextlib.suppress(OSError):       # its folder is not empty
+                path.parent.rmdir()
+    return paths
+
+
+# ---- the command line -------------------------------------------------------------------------------------------
+
+def adopt_model(config):
+    """Take the feature flags of the model, without loading it; an ancestor's model leaves them to the flags."""
+    stored = read_json(pathlib.Path(config.model_path, "config.json"))
+    if stored is None and not pathlib.Path(config.model_path, "Check_Point").is_dir():
+        raise InputError(f"--model_path is {config.model_path}: there is no model, and its rate is needed to record; "
+                         f"train one with python model.py --train True --model_path {config.model_path}")
+    flags = stored["flags"] if stored else {}
+    configuration.adopt(config, {name: flags[name] for name in configuration.FEATURE_FLAGS if name in flags},
+                        config.model_path)
+
+
+def listen(config, what):
+    """Return the recording (S,) that --input names, or one from the microphone with a level meter, and its source."""
+    if config.input:
+        return data_preprocess.load_audio(config.input, config.sr), config.input
+    invitation = [f"recording {config.seconds:g} s, {what}: speak now (Ctrl-C cancels)"]
+    with open(os.dup(2), "w", encoding="utf-8") as terminal:            # `record` silences descriptor 2 itself
+
+        def on_level(level, seconds_left):
+            while invitation:               # the microphone works: this is its first sound
+                print(invitation.pop(), file=terminal, flush=True)
+            if terminal.isatty():
+                print(meter(level, seconds_left), end="", file=terminal, flush=True)
+
+        return record(config.seconds, config.sr, config.device, on_level), "microphone"
+
+
+def meter(level, seconds_left, width=40):
+    """Return the text that draws level meter and time left over a terminal's line, and clears it in the end."""
+    if not seconds_left:
+        return "\r" + " " * (width + 24) + "\r"
+    filled = round(width * min(1, max(0, 1 - level / METER_FLOOR)))
+    return f"\r[{'#' * filled:{width}}] {max(level, METER_FLOOR):4.0f} dB, {seconds_left:5.1f} s left"
+
+
+def work(config):
+    """List microphones, forget a speaker, enrol one, or verify a probe, as the flags say."""
+    if config.list_devices:
+        for device in devices():
+            print(f"{device.number:3} {device.name} ({device.rate:g} Hz){' (default)' if device.default else ''}")
+        return 0
+    if config.forget:
+        for path in forget(config, config.speaker):
+            print(f"deleted: {path}")
+        return 0
+    name = data_preprocess.speaker_name(config.speaker)
+    adopt_model(config)
+    if config.verify:
+        data_preprocess.enrolment_sources(config.enroll_path)       # without one, nobody need speak
+        config.verify_path = save_probe(config, *listen(config, "the probe"))
+        import model  # TensorFlow loads only now that there is something to verify
+
+        model.use_cores()
+        return model.print_verdicts(config)
+    path = enroll(config, name, *listen(config, f"an enrolment of {name}"))
+    total = next(entry for entry in enrolled(config) if entry.name == path.stem)
+    print(f"{path}: {total.recordings} recordings, {total.seconds:.1f} s of speech")
+    return 0
+
+
+def main(argv=None):
+    """Run the command line; return the exit code."""
+    return configuration.run(work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
