@@ -489,6 +489,8 @@ class Verifier:
         """Yield (file, segments (K, 40, frames), seconds of speech, why it gave none) of audio or of a feature file."""
         if path.suffix != ".npy":
             cuts, entry = data_preprocess.process_utterance(path, self.config)
+            if len(cuts) and data_preprocess.steady(cuts):
+                cuts, entry = (), {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
             yield path.name, cuts, entry["speech_seconds"], entry["dropped"]
             return
         record = read_json(path.with_suffix(".json")) or {}

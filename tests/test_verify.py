@@ -160,7 +160,9 @@ def bursts(seconds, sr=8000):
 
 
 @pytest.mark.parametrize(("wave", "problem"), [
-    (np.zeros(16000), "no speech"), (bursts(0.2), "too little speech, 0."), (bursts(0.8), "too little speech, 0.")])
+    (np.zeros(16000), "no speech"), (0.01 * np.random.default_rng(0).standard_normal(24000), "no speech"),
+    (0.1 * np.sin(np.arange(24000)), "no speech"),
+    (bursts(0.2), "too little speech, 0."), (bursts(0.8), "too little speech, 0.")])
 def test_little_speech_is_exit_code_2_and_no_score(verify, voice, tmp_path, wave, problem):
     soundfile.write(tmp_path / "probe.wav", wave, 8000)
     code, printed = verify(voice, tmp_path / "probe.wav", "--threshold", -1)
