@@ -16,6 +16,7 @@ import pathlib
 import platform
 import re
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -253,6 +254,23 @@ def open_model(config):
     configuration.adopt(config, stored, config.model_path)
     config.model_num = trained.model_num
     return encoder, stored
+
+
+def export(config):
+    """Write the model in config.model_path to the folder config.export: weights, flags, thresholds, history.
+
+    What only training needs, two thirds of a checkpoint, stays behind.
+    """
+    encoder, trained = load_encoder(config.model_path, config.model_num)
+    target = pathlib.Path(config.export)
+    if checkpoint_numbers(target):
+        raise InputError(f"--export is {target}: there is a model already; name another folder")
+    (target / "Check_Point").mkdir(parents=True, exist_ok=True)
+    tf.train.Checkpoint(encoder=encoder).write(checkpoint_path(target, trained.model_num))
+    for name in ("config.json", "thresholds.json", "history.csv"):
+        if os.path.exists(os.path.join(config.model_path, name)):
+            shutil.copyfile(os.path.join(config.model_path, name), target / name)
+    print(f"checkpoint {trained.model_num} of {config.model_path} is in {target}")
 
 
 def restore(checkpoint, path):
@@ -832,9 +850,12 @@ def use_cores():
 
 
 def work(config):
-    """Train, verify or test, as the flags say."""
+    """Train, verify, export or test, as the flags say."""
     use_cores()
+    if config.export:
+        return export(config)
     if config.verify:
+        configuration.choose_model(config)
         return print_verdicts(config)
     if config.train:
         train(config)

@@ -369,6 +369,7 @@ def work(config):
             print(f"deleted: {path}")
         return 0
     name = data_preprocess.speaker_name(config.speaker)
+    configuration.choose_model(config)
     adopt_model(config)
     if config.verify:
         data_preprocess.enrolment_sources(config.enroll_path)       # without one, nobody need speak

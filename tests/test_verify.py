@@ -230,3 +230,33 @@ def test_features_without_a_description_are_noted(verifier, features, tmp_path):
     first, second = verifier.probes(tmp_path / "x.npy")
     assert (first.seconds, second.seconds) == (1.8, 1.8)               # 180 frames of 0.01 s, each row an utterance
     assert "does not say how its features were made" in verifier.notes[0]
+
+
+# ---- the model --------------------------------------------------------------------------------------------------
+
+def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice, tmp_path, fails):
+    target = tmp_path / "small"
+    assert model.main(["--model_path", str(trained), "--export", str(target)]) == 0
+    name = f"Check_Point/model.ckpt-{model.choose_checkpoint(trained)}.data-00000-of-00001"
+    sizes = [(folder / name).stat().st_size for folder in (trained, target)]
+    assert sizes[1] < 0.5 * sizes[0]
+    flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json", "--model_path"]
+    printed = [verify(voice, voice / "00.wav", "--json", "--model_path", folder)[1] for folder in (trained, target)]
+    assert json.loads(printed[0])["verdicts"] == json.loads(printed[1])["verdicts"]
+    assert "there is a model already" in fails(model.main, "--model_path", trained, "--export", target)
+    assert "--verify and --export contradict" in fails(model.main, *flags, trained, "--export", tmp_path / "x")
+
+
+def test_without_a_model_the_pretrained_one_is_taken_and_named(trained, voice, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(configuration, "PRETRAINED", trained)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json"]
+    assert model.main(flags) == 0
+    captured = capsys.readouterr()
+    assert "model: " in captured.err
+    assert (tmp_path / json.loads(captured.out)["model"]).resolve() == trained.resolve()
+    shutil.copytree(trained, tmp_path / "model")
+    assert model.main(flags) == 0
+    captured = capsys.readouterr()
+    assert "model: ./model" in captured.err
+    assert json.loads(captured.out)["model"] == "./model"
