@@ -409,6 +409,7 @@ class Verdict:
     problem: str = ""
     speaker: str = ""
     score: float | None = None
+    llr: float | None = None            # log-likelihood ratio of the same to different persons, natural logarithm
     threshold: Threshold | None = None
     enrolled_seconds: float = 0.0
     probe_seconds: float = 0.0
@@ -435,8 +436,9 @@ class Verdict:
         if self.problem:
             return f"{self.probe}: {self.problem}"
         probe, speaker = self.probe_seconds, self.enrolled_seconds
+        llr = "" if self.llr is None else f", log-likelihood ratio {self.llr:.2f}"
         lines = [f"{self.decision}: {self.probe} and {self.speaker}",
-                 f"  score {self.score:.4f}, threshold {self.threshold}",
+                 f"  score {self.score:.4f}{llr}, threshold {self.threshold}",
                  f"  speech: {probe:.1f} s of {self.probe}, {speaker:.1f} s of {self.speaker}"]
         if len(self.scores) > 1:
             lines += [f"  {score:7.4f}  {speaker}" for speaker, score in self.scores]
@@ -479,6 +481,11 @@ class Verifier:
         if not self.measured or "curve" not in self.measured:
             return None, None
         return tuple(float(np.interp(value, utils.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
+
+    def llr(self, score):
+        """Return the log-likelihood ratio of a score, None where the model stores no calibration."""
+        calibration = (self.measured or {}).get("calibration")
+        return calibration and calibration["scale"] * score + calibration["offset"]
 
     def voices(self, path, speaker=None):
         """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
@@ -550,7 +557,8 @@ class Verifier:
         scores = [float(probe.centroid @ voice.centroid) for voice in voices]
         order = sorted(range(len(voices)), key=lambda index: -scores[index])
         best = voices[order[0]]
-        return Verdict(probe.name, "", best.name, scores[order[0]], threshold or self.threshold, best.seconds,
+        score = scores[order[0]]
+        return Verdict(probe.name, "", best.name, score, self.llr(score), threshold or self.threshold, best.seconds,
                        probe.seconds, [(voices[index].name, scores[index]) for index in order])
 
 
@@ -828,7 +836,9 @@ def store_thresholds(model_path, model_num, evaluation, source, best=None):
     path = os.path.join(model_path, "thresholds.json")
     best = best or (read_json(path) or {}).get("best")
     _, far, frr = utils.error_rates(evaluation.scores, evaluation.labels, at=utils.CURVE)
+    scale, offset = utils.calibrate(evaluation.scores, evaluation.labels)
     write_json(path, {"model_num": model_num, "source": source, "points": evaluation.points, "best": best,
+                      "calibration": {"scale": scale, "offset": offset},
                       "curve": {"far": far.tolist(), "frr": frr.tolist()}})
 
 

@@ -14,8 +14,7 @@ import pathlib
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy  # loads its parts when they are used
 
 from configuration import InputError, quiet_libraries, read_json, write_whole
 from data_preprocess import N_MELS, open_features, read_settings
@@ -530,6 +529,21 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
             found.append(measures(trials, weights, costs))
     return {name: None if value is None else tuple(np.percentile([one[name] for one in found], (2.5, 97.5)).tolist())
             for name, value in found[0].items()}
+
+
+def calibrate(scores, labels):
+    """Return scale and offset that turn scores into log-likelihood ratios: logistic regression, both classes alike.
+
+    Trials without a finite score are left out; a mild penalty keeps the scale finite where the classes are separable.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
+    heard = np.isfinite(scores)
+    share = labels[heard].mean()
+    weights = np.where(labels[heard], 0.5 / share, 0.5 / (1 - share))
+    fitted = LogisticRegression(C=1000).fit(scores[heard, np.newaxis], labels[heard], weights)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
 def operating_points(scores, labels, false_alarms=FALSE_ALARMS):

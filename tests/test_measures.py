@@ -129,3 +129,15 @@ def test_the_interval_narrows_with_more_speakers():
         assert low < utils.measures(utils.Trials(scores, enrolled == probes))["auc"] < high
         widths.append(high - low)
     assert widths[1] < 0.6 * widths[0]
+
+
+def test_calibration_finds_the_ratio_of_two_gaussians():
+    """Scores of N(0.5, 0.2) and N(0, 0.2) have the ratio (0.5 x - 0.125) / 0.04, whatever their shares."""
+    rng = np.random.default_rng(0)
+    labels = rng.random(40000) < 0.05
+    scores = 0.2 * rng.standard_normal(40000) + 0.5 * labels
+    scores[:10] = -np.inf
+    assert utils.calibrate(scores, labels) == pytest.approx((12.5, -3.125), rel=0.05)
+    scale, offset = utils.calibrate([0.9, 0.8, 0.1, 0.0], [True, True, False, False])        # separable
+    assert 0 < scale < 100
+    assert -offset / scale == pytest.approx(0.45, abs=0.01)

@@ -62,7 +62,7 @@ def test_the_verdict_turns_at_the_threshold(verify, voice, corpus):
     assert (code, printed.splitlines()[0]) == (0, "Same person: 00.wav and voice09")
     code, printed = verify(enrolled, voice / "00.wav", "--threshold", np.nextafter(score, 2))
     assert (code, printed.splitlines()[0]) == (1, "Different person: 00.wav and voice09")
-    assert f"score {score:.4f}, threshold" in printed
+    assert f"score {score:.4f}, " in printed
     assert "given by --threshold" in printed
     assert " s of 00.wav, " in printed
 
@@ -98,6 +98,14 @@ def test_the_threshold_is_the_models_with_its_error_rates(verify, trained, voice
     assert {name: verdict[name] for name in ("threshold", "far", "frr")} == {
         "threshold": point["threshold"], "far": point["far"], "frr": point["frr"]}
     assert verdict["source"] == "EER of 4 validation speakers"
+
+
+def test_a_verdict_tells_its_log_likelihood_ratio(verify, trained, voice):
+    calibration = model.load_thresholds(trained, model.choose_checkpoint(trained))["calibration"]
+    verdict = json.loads(verify(voice, voice / "00.wav", "--json")[1])["verdicts"][0]
+    llr = calibration["scale"] * verdict["score"] + calibration["offset"]
+    assert verdict["llr"] == pytest.approx(llr)
+    assert f"log-likelihood ratio {llr:.2f}" in verify(voice, voice / "00.wav")[1]
 
 
 def test_another_operating_point_or_none(trained, tmp_path, voice, fails):
