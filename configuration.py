@@ -166,6 +166,8 @@ def add_evaluation_flags(add):
     add("--trials", metavar="FILE", help="test.py: score this list, '1 path1 path2' (VoxCeleb) or 'enrol-utt test-utt "
         "target|nontarget' (Kaldi), on the audio in --raw_path")
     add("--allow_missing", **SWITCH, help="test.py: leave out trials whose audio is missing or without speech")
+    add("--snorm", metavar="DIR", help="test.py: adaptive s-norm with the training features in DIR, before and after")
+    add("--save_embeddings", metavar="FILE.npz", help="test.py: write names, d-vectors and seconds of speech")
     add("--store_threshold", **SWITCH, help="test.py: store the thresholds measured on the test set with the model")
 
 

@@ -177,6 +177,16 @@ def cut(frames, length):
     return np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)[starts]
 
 
+def joined(segments, total):
+    """Return the `total` frames (T, F) that `cut` made segments (K, F, length) of."""
+    length = segments.shape[2]
+    frames = np.empty((max(total, length), segments.shape[1]), segments.dtype)
+    for number, segment in enumerate(segments):
+        start = min(number * SEGMENT_HOP, len(frames) - length)
+        frames[start:start + length] = segment.T
+    return frames[:total]
+
+
 def speech_segments(wave, config):
     """Return segments (K, 40, tisv_frame) of a recording and its seconds of speech; K is 0 below 0.5 s of speech."""
     speech = voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)

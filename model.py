@@ -124,17 +124,11 @@ def embed_rows(encoder, segments):
                            for start in range(0, len(frames), EMBED_BATCH)])
 
 
-def unit_mean(vectors):
-    """Return the mean (D,) of vectors (K, D), scaled to length 1."""
-    mean = np.mean(vectors, axis=0)
-    return mean / np.linalg.norm(mean)
-
-
 def embed(encoder, segments):
     """Return the d-vector (D,) of an utterance's segments (K, 40, 180), K > 0: the normalised mean of their vectors."""
     if not len(segments):
         raise InputError("there is no segment of speech to embed")
-    return unit_mean(embed_rows(encoder, segments))
+    return utils.unit_mean(embed_rows(encoder, segments))
 
 
 def embed_speaker(encoder, speaker):
@@ -142,7 +136,7 @@ def embed_speaker(encoder, speaker):
     rows = embed_rows(encoder, speaker.load())
     if not np.isfinite(rows).all():
         raise InputError(f"{speaker.path} gives embeddings that are not finite: preprocess this speaker again")
-    return {utterance: unit_mean(rows[utterance.first:utterance.first + utterance.count])
+    return {utterance: utils.unit_mean(rows[utterance.first:utterance.first + utterance.count])
             for utterance in speaker.voiced}
 
 
@@ -303,7 +297,7 @@ def evaluate(encoder, speakers, m):
     """
     if len(speakers) < 2:
         raise InputError(f"{len(speakers)} speaker: error rates need at least 2")
-    started, centroids, vectors, probes, seconds, mixed = time.perf_counter(), [], [], [], 0.0, 0
+    started, enrolments, vectors, probes, mixed = time.perf_counter(), [], [], [], 0
     for speaker in speakers:
         enrolment, rest = utils.enrol_and_probe(speaker, m)
         if len(enrolment) < m or not rest:
@@ -311,17 +305,34 @@ def evaluate(encoder, speakers, m):
                              f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
         sessions = {utterance.session for utterance in enrolment}
         mixed += len({u.session for u in speaker.voiced}) > 1 and any(probe.session in sessions for probe in rest)
-        d_vectors = embed_speaker(encoder, speaker)
-        centroids.append(unit_mean([d_vectors[utterance] for utterance in enrolment]))
-        silence = np.full(encoder.proj, np.nan)
+        d_vectors, silence = embed_speaker(encoder, speaker), np.full(encoder.proj, np.nan, np.float32)
+        enrolments.append([d_vectors[utterance] for utterance in enrolment])
         vectors += [d_vectors.get(probe, silence) for probe in rest]
         probes += [(speaker.name, probe.file) for probe in rest]
-        seconds += sum(utterance.speech_seconds for utterance in speaker.voiced)
-    scores = np.nan_to_num(np.stack(vectors) @ np.stack(centroids).T, nan=-np.inf)          # (P, S)
-    names = [speaker.name for speaker in speakers]
+    names, elapsed = [speaker.name for speaker in speakers], time.perf_counter() - started
     labels = np.array([owner for owner, _ in probes])[:, None] == np.array(names)
+    seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
     notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
-    return utils.Evaluation(names, probes, scores, labels, m, seconds, time.perf_counter() - started, notes)
+    return utils.Evaluation(names, probes, utils.enrolment_scores(np.array(enrolments), np.array(vectors)), labels, m,
+                            seconds, elapsed, notes, np.array(enrolments), np.array(vectors))
+
+
+def shortened(encoder, speakers, evaluation, seconds, config):
+    """Return d-vectors (P, D) of the first `seconds` of speech of an evaluation's probes; NaN where there is less."""
+    silence, vectors = np.full(encoder.proj, np.nan, np.float32), []
+    hop_length, utterances = round(config.hop * config.sr), {}
+    for speaker in speakers:
+        features = speaker.load()
+        utterances.update({(speaker.name, utterance.file): (features, utterance) for utterance in speaker.voiced})
+    for probe in evaluation.probes:
+        features, utterance = utterances.get(probe, (None, None))
+        if utterance is None or utterance.speech_seconds < seconds:
+            vectors.append(silence)
+            continue
+        total = 1 + round(utterance.speech_seconds * config.sr) // hop_length
+        frames = data_preprocess.joined(features[utterance.first:utterance.first + utterance.count], total)
+        vectors.append(embed(encoder, data_preprocess.cut(frames[:round(seconds / config.hop)], features.shape[2])))
+    return np.array(vectors)
 
 
 def test(config):
@@ -329,6 +340,14 @@ def test(config):
 
     The feature flags become those of the model. Returns a utils.Evaluation; see `evaluate` for what is raised.
     """
+    encoder, speakers, notes = open_test(config)
+    evaluation = evaluate(encoder, speakers, config.utterance_number)
+    evaluation.notes.extend(notes)
+    return evaluation
+
+
+def open_test(config):
+    """Return the encoder, the test speakers and the notes of `test`."""
     encoder, stored = open_model(config)
     folder, names = config.test_path, None
     if "raw_path" in config.given:
@@ -343,9 +362,7 @@ def test(config):
             raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
         chosen = np.random.default_rng(config.seed).choice(len(speakers), config.speaker_number, replace=False)
         speakers = [speakers[i] for i in sorted(chosen)]
-    evaluation = evaluate(encoder, speakers, config.utterance_number)
-    evaluation.notes.extend(notes)
-    return evaluation
+    return encoder, speakers, notes
 
 
 def embed_files(encoder, paths, config):
@@ -394,7 +411,7 @@ class Voice:
     @property
     def centroid(self):
         """The normalised mean (D,) of the d-vectors."""
-        return unit_mean(self.vectors)
+        return utils.unit_mean(self.vectors)
 
 
 @dataclass(frozen=True)

@@ -306,6 +306,18 @@ def enrol_and_probe(speaker, m):
     return enrolment, other_sessions or rest
 
 
+def unit_mean(vectors):
+    """Return the mean (D,) of vectors (K, D), scaled to length 1."""
+    mean = np.mean(vectors, axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def enrolment_scores(enrolments, probes):
+    """Return the cosines (P, S) of probes (P, D) and the centroids of enrolments (S, m, D); -inf for a probe of NaN."""
+    centroids = np.stack([unit_mean(own) for own in enrolments])
+    return np.nan_to_num(probes @ centroids.T, nan=-np.inf)
+
+
 def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     """Part training from validation speakers.
 
@@ -504,7 +516,7 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
     """Return 95 % intervals of the measures, resampling speakers.
 
     Speakers are drawn with replacement; a target trial counts as often as its speaker was drawn, a non-target trial
-    the product of both speakers' counts (Bootstrapping of dependent trials; Bengio, Mariethoz 2004).
+    the product of both speakers' counts (as in the pigeonhole bootstrap; Owen 2007).
 
     Parameters
     ----------
@@ -587,6 +599,20 @@ class Scored:
     labels: np.ndarray                      # (n,) True for a target trial
     enrolled_speakers: np.ndarray           # (n,)
     probe_speakers: np.ndarray              # (n,)
+    vectors: dict                           # {name: d-vector (D,)} of both sides, NaN without speech
+
+    def normalised(self, cohort, k=200):
+        """Return the scores (n,) after adaptive s-norm with a cohort's d-vectors (C, D): Matejka et al. 2017.
+
+        Each side's k highest scores against the cohort give the mean and deviation that the score is measured by.
+        """
+        names = list(self.vectors)
+        highest = np.sort(np.stack([self.vectors[name] for name in names]) @ cohort.T, axis=1)[:, -k:]    # (U, k)
+        mean, deviation = highest.mean(axis=1), np.maximum(highest.std(axis=1), 1e-6)
+        place = {name: number for number, name in enumerate(names)}
+        sides = [np.array([place[name] for name in side]) for side in (self.enrolled, self.probes)]
+        scores = sum((self.scores - mean[side]) / deviation[side] for side in sides) / 2
+        return np.where(np.isfinite(self.scores), scores, self.scores)
 
     def measured(self, calibration=None, seed=0):
         """Return {measure: {"value", "low", "high"}} with 95 % intervals; `calibration` has a scale and an offset."""
@@ -611,6 +637,8 @@ class Evaluation:
     embedded_seconds: float                 # speech that was embedded
     elapsed_seconds: float                  # time that took
     notes: list = field(default_factory=list)
+    enrolment_vectors: np.ndarray = None    # (S, m, D) d-vectors of the enrolment utterances
+    probe_vectors: np.ndarray = None        # (P, D) NaN for a probe without speech
 
     def scored(self):
         """Return all P x S trials as Scored."""
@@ -618,8 +646,12 @@ class Evaluation:
         numbers = {name: number for number, name in enumerate(self.speakers)}
         names = np.repeat([f"{owner}/{file}" for owner, file in self.probes], n_speakers)
         owners = np.repeat([numbers[owner] for owner, _ in self.probes], n_speakers)
+        vectors = {}
+        if self.probe_vectors is not None:
+            vectors = {name: unit_mean(own) for name, own in zip(self.speakers, self.enrolment_vectors, strict=True)}
+            vectors.update(zip(names[::n_speakers].tolist(), self.probe_vectors, strict=True))
         return Scored(self.speakers * n_probes, names.tolist(), self.scores.ravel(), self.labels.ravel(),
-                      np.tile(np.arange(n_speakers), n_probes), owners)
+                      np.tile(np.arange(n_speakers), n_probes), owners, vectors)
 
     @property
     def without_speech(self):

@@ -66,7 +66,7 @@ def test_the_report_holds_the_figures_that_were_printed(job):
     assert "fewer than 30 target trials" in tested
 
 
-@pytest.mark.parametrize("name", ["det.png", "similarity.png"])
+@pytest.mark.parametrize("name", ["det.png", "similarity.png", "scores.png", "map.png", "training.png"])
 def test_the_pictures_show_something(job, name):
     picture = matplotlib.image.imread(job[0] / "report" / name)
     assert min(picture.shape[:2]) > 400
