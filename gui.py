@@ -343,7 +343,10 @@ def dress(root):
         style.configure(kind, padding=0 if kind == "Treeview" else 0.25 * line, fieldbackground=CARD)
         style.map(kind, lightcolor=[("focus", ACCENT)], darkcolor=[("focus", ACCENT)],
                   fieldbackground=[("disabled", PAPER), ("readonly", CARD)])
-    style.map("TScale", background=[("focus", ACCENT)])
+    for kind in ("TCombobox", "TSpinbox", "TScale"):
+        style.configure(kind, arrowsize=round(0.7 * line))
+    style.configure("TScale", arrowsize=line, sliderlength=1.5 * line, background="#8fb0da")
+    style.map("TScale", background=[("focus", ACCENT), ("disabled", PAPER)])
     style.configure("Card.TFrame", background=CARD)
     style.configure("Card.TLabel", background=CARD)
     style.configure("Heading.TLabel", font="TkHeadingFont")
