@@ -41,6 +41,8 @@ RANGES = {
     "crop_min": (1, 10000, "it must be at least 1 frame"),
     "crop_max": (1, 10000, "it must be at least 1 frame"),
     "mask_channels": (0, 39, "it must be from 0 to 39 of the 40 mel channels"),
+    "speed": (0, 0.5, "it must be a share from 0 to 0.5"),
+    "equalize": (0, 30, "it must be from 0 to 30 dB"),
     "lr": (1e-9, 1e3, "it must be a learning rate from 1e-9 to 1e3"),
     "beta1": (0, 0.999999, "it must be at least 0 and below 1"),
     "beta2": (0, 0.999999, "it must be at least 0 and below 1"),
@@ -137,6 +139,8 @@ def add_training_flags(add):
     add("--crop_min", type=int, default=140, help="shortest crop of a batch (frames)")
     add("--crop_max", type=int, default=180, help="longest crop of a batch (frames)")
     add("--mask_channels", type=int, default=0, help="half of the crops lose a band of up to this many mel channels")
+    add("--speed", type=float, default=0.0, help="half of a batch's speakers play up to this share faster or slower")
+    add("--equalize", type=float, default=0.0, help="each crop gets a random smooth equalizer, standard deviation (dB)")
     add("--loss", default="softmax", choices=("softmax", "contrast"), help="GE2E eq. 6 or eq. 7")
     add("--optim", type=str.lower, default="sgd", choices=("sgd", "rmsprop", "adam"),
         help="optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections (0.5)")
@@ -212,10 +216,12 @@ def problems(config):
                f"{config.window * config.sr:.0f} samples, so --nfft must be at least that")
     if config.crop_min > config.crop_max:
         yield f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}"
-    if config.train and config.crop_max > config.tisv_frame:
-        yield f"--crop_max is {config.crop_max}: a stored segment has only --tisv_frame {config.tisv_frame} frames"
+    if config.train and config.crop_max * (1 + config.speed) > config.tisv_frame:
+        played = f", played faster by --speed {config.speed}" if config.speed else ""
+        yield (f"--crop_max is {config.crop_max}{played}: a stored segment has only --tisv_frame "
+               f"{config.tisv_frame} frames")
     for first, second in CONTRADICTIONS:
-        if all(getattr(config, name) not in (None, False) for name in (first, second)):
+        if not any(getattr(config, name) is None or getattr(config, name) is False for name in (first, second)):
             yield f"--{first} and --{second} contradict each other: give one of the two"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"

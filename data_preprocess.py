@@ -123,6 +123,11 @@ def mel_filters(sr, nfft):
     return librosa.filters.mel(sr=sr, n_fft=nfft, n_mels=N_MELS)
 
 
+def mel_centres(sr):
+    """Return the centre frequencies (40,) of the mel channels, in Hz."""
+    return librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=sr / 2)[1:-1]
+
+
 @functools.lru_cache(maxsize=4)
 def hann_window(samples):
     """Return the periodic Hann window, float32 (samples,)."""

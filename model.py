@@ -37,8 +37,8 @@ SCALE_W_B = 0.01             # gradient scale of w and b
 SCALE_PROJECTION = 0.5       # gradient scale of the projections
 LOG_EVERY = 100              # iterations per row of history.csv
 # A run keeps these flags to its end; it may change those below when it goes on.
-RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max",
-             "mask_channels", "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio", "seed")
+RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max", "speed",
+             "equalize", "mask_channels", "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio", "seed")
 FREE_FLAGS = ("train_path", "iteration", "valid_every", "comment")
 CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
@@ -406,6 +406,12 @@ class Verdict:
         """The verdict in words."""
         return self.problem or ("Same person" if self.same else "Different person")
 
+    def as_dict(self):
+        """Return it as plain values, for JSON."""
+        threshold = asdict(self.threshold) if self.threshold else {"value": None}
+        return {**asdict(self), "decision": self.decision, "same": self.same, "threshold": threshold.pop("value"),
+                **threshold, "scores": dict(self.scores)}
+
     def __str__(self):
         """Return what the shell and the window print."""
         if self.problem:
@@ -440,14 +446,15 @@ class Verifier:
         if config.threshold is not None:
             return Threshold(config.threshold, *self.rates(config.threshold), "given by --threshold")
         points = measured["points"] if measured else {}
-        wanted, label = ("eer", "EER") if config.far is None else (str(config.far), f"--far {config.far}")
+        wanted = "eer" if config.far is None else str(config.far)
         if wanted in points:
+            label = "EER" if config.far is None else f"FAR {config.far:.2g}"
             point = points[wanted]
             return Threshold(point["threshold"], point["far"], point["frr"], f"{label} of {measured['source']}")
+        flags = "" if config.far is None else f"--far is {config.far}: "
         stored = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
-        raise InputError(f"{label if config.far else 'a threshold'} is wanted, {config.model_path} stores {stored} for "
-                         f"checkpoint {self.model_num}: measure with python test.py --store_threshold True "
-                         f"--model_path {config.model_path}, or give --threshold")
+        raise InputError(f"{flags}{config.model_path} stores {stored} for checkpoint {self.model_num}; measure with "
+                         f"python test.py --store_threshold True --model_path {config.model_path}, or give --threshold")
 
     def rates(self, value):
         """Return FAR and FRR measured at a threshold, read off the stored curve; None, None where there is none."""
@@ -554,8 +561,8 @@ def print_verdicts(config):
         if not config.json:
             print(verdict, flush=True)
     if config.json:
-        print(json.dumps({"model": str(config.model_path), "model_num": config.model_num, "verdicts": [
-            {"decision": verdict.decision, "same": verdict.same, **asdict(verdict)} for verdict in verdicts]}))
+        print(json.dumps({"model": str(config.model_path), "model_num": config.model_num,
+                          "verdicts": [verdict.as_dict() for verdict in verdicts]}))
     if any(verdict.problem for verdict in verdicts):
         return 2
     return 0 if all(verdict.same for verdict in verdicts) else 1
@@ -707,18 +714,23 @@ class Trainer:
         return int(self.optimizer.iterations)
 
     def batches(self):
-        """Return the batches from this iteration on; batch k is drawn from default_rng([seed, k])."""
-        config, mask_value, first = self.config, self.encoder.mean.numpy(), self.iteration
-
-        def draw():
-            for k in range(first, config.iteration):
-                yield utils.random_batch(
-                    self.training, config.speaker_number, config.utterance_number,
-                    crop=(config.crop_min, config.crop_max), mask_channels=config.mask_channels,
-                    mask_value=mask_value, rng=np.random.default_rng([config.seed, k]))
-
+        """Return the batches from this iteration on."""
+        config, first = self.config, self.iteration
         shape = (config.speaker_number * config.utterance_number, None, N_MELS)
-        return tf.data.Dataset.from_generator(draw, output_signature=tf.TensorSpec(shape)).prefetch(4)
+        return tf.data.Dataset.from_generator(lambda: map(self.draw, range(first, config.iteration)),
+                                              output_signature=tf.TensorSpec(shape)).prefetch(4)
+
+    def draw(self, k):
+        """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k])."""
+        config, rng = self.config, np.random.default_rng([self.config.seed, k])
+        batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
+                                   crop=(config.crop_min, config.crop_max), speed=config.speed,
+                                   centres=data_preprocess.mel_centres(config.sr))
+        if config.equalize:
+            utils.equalize(batch, config.equalize, rng)
+        if config.mask_channels:
+            utils.mask_bands(batch, config.mask_channels, self.encoder.mean.numpy(), rng)
+        return batch
 
     def run(self):
         """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""

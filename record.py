@@ -284,7 +284,8 @@ def read_enrolment(features, config):
 def keep_recording(config, name, when, wave):
     """Write an enrolment as 16-bit WAV below config.raw_path; return its path, absolute."""
     path = private_folder(pathlib.Path(config.raw_path, name)).resolve() / f"{when}.wav"
-    write_whole(path, lambda file: soundfile.write(file, wave, config.sr, "PCM_16", format="WAV"), private=True)
+    samples = np.clip(np.round(wave * 2**15), -2**15, 2**15 - 1).astype(np.int16)     # libsndfile would scale by 32767
+    write_whole(path, lambda file: soundfile.write(file, samples, config.sr, format="WAV"), private=True)
     return str(path)
 
 
@@ -374,9 +375,10 @@ def work(config):
 
         model.use_cores()
         return model.print_verdicts(config)
+    read_enrolment(pathlib.Path(config.enroll_path, f"{name}.npy"), config)     # it must fit before anybody speaks
     path = enroll(config, name, *listen(config, f"an enrolment of {name}"))
     total = next(entry for entry in enrolled(config) if entry.name == path.stem)
-    print(f"{path}: {total.recordings} recordings, {total.seconds:.1f} s of speech")
+    print(f"{path}: {total.recordings} recording{'s' * (total.recordings > 1)}, {total.seconds:.1f} s of speech")
     return 0
 
 

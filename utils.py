@@ -8,6 +8,7 @@ import collections
 import csv
 import functools
 import io
+import math
 import os
 import pathlib
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ def channel_statistics(speakers, rng):
 
 # ---- batches ----------------------------------------------------------------------------------------------------
 
-def random_batch(speakers, n, m, *, crop, mask_channels, mask_value, rng):
+def random_batch(speakers, n, m, *, crop, rng, speed=0.0, centres=None):
     """Draw a training batch: n different speakers, m crops of each, all of one random length.
 
     Parameters
@@ -148,11 +149,11 @@ def random_batch(speakers, n, m, *, crop, mask_channels, mask_value, rng):
         N and M.
     crop : (int, int)
         Shortest and longest crop, in frames.
-    mask_channels : int
-        Half of the crops lose a band of 1 to this many mel channels; 0 for none.
-    mask_value : np.ndarray, shape (F,)
-        What stands in a lost channel.
     rng : np.random.Generator
+    speed : float
+        Half of the speakers are played up to this share faster or slower (`play`): other voices; 0 for none.
+    centres : np.ndarray, shape (F,)
+        Centre frequencies of the mel channels in Hz, which speed needs.
 
     Returns
     -------
@@ -161,14 +162,30 @@ def random_batch(speakers, n, m, *, crop, mask_channels, mask_value, rng):
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
     for i, speaker in enumerate(rng.choice(len(speakers), n, replace=False)):
-        features = speakers[speaker].load()
+        factor = 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
+        features, frames = speakers[speaker].load(), math.ceil(length * factor)
         for j, row in enumerate(draw_rows(speakers[speaker].voiced, m, rng)):
-            start = int(rng.integers(features.shape[2] - length + 1))
-            batch[i, j] = features[row, :, start:start + length].T
-    batch = batch.reshape(n * m, length, N_MELS)
-    if mask_channels:
-        mask_bands(batch, mask_channels, mask_value, rng)
-    return batch
+            start = int(rng.integers(features.shape[2] - frames + 1))
+            part = features[row, :, start:start + frames].T
+            batch[i, j] = part if factor == 1 else play(part, factor, length, centres)
+    return batch.reshape(n * m, length, N_MELS)
+
+
+def play(frames, speed, length, centres):
+    """Return log-mel frames (L, F) played at `speed`, as (length, F): formants and pitch move with it, as on a tape.
+
+    L is at least length * speed; linear interpolation between frames and between channels, whose centres are in Hz.
+    """
+    times = np.arange(length) * speed
+    channels = np.interp(centres / speed, centres, np.arange(len(centres)))
+    return between(between(frames, times).T, channels).T
+
+
+def between(rows, positions):
+    """Return an array's rows at fractional positions, by linear interpolation."""
+    first = positions.astype(int)
+    share = (positions - first)[:, np.newaxis].astype(rows.dtype)
+    return (1 - share) * rows[first] + share * rows[np.minimum(first + 1, len(rows) - 1)]
 
 
 def draw_rows(utterances, m, rng):
@@ -179,6 +196,17 @@ def draw_rows(utterances, m, rng):
         utterance = utterances[index]
         rows.extend(utterance.first + rng.choice(utterance.count, picks, replace=picks > utterance.count))
     return rows
+
+
+def equalize(batch, decibels, rng):
+    """Pass each crop of log-mel frames (B, T, F) through a random gain and smooth equalizer, in place.
+
+    Its curve over the channels is the sum of four cosines, of 0 to 3 half periods, with normal amplitudes of this
+    standard deviation: each crop seems to come from another room and microphone, so that these tell no speaker.
+    """
+    waves = np.cos(np.pi * np.arange(4)[:, np.newaxis] * (np.arange(N_MELS) + 0.5) / N_MELS)          # (4, F)
+    curves = rng.normal(0, decibels / 10, (len(batch), 4)) @ waves                                  # log10 of power
+    batch += curves[:, np.newaxis].astype(batch.dtype)
 
 
 def mask_bands(batch, widest, value, rng):

@@ -1,4 +1,13 @@
 """What several test modules use: small corpora and feature folders."""
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+
 import numpy as np
 import pytest
 import voices
@@ -36,6 +45,21 @@ def features(corpus, tmp_path_factory):
     code = data_preprocess.main(["--raw_path", str(corpus), "--train_path", str(folder / "train"),
                                  "--test_path", str(folder / "test"), "--jobs", "1"])
     assert code == 0
+    return folder
+
+
+def train_flags(features, folder, *argv):
+    """Return the flags that train a small model on the preprocessed corpus."""
+    return ["--train", "--train_path", str(features / "train"), "--model_path", str(folder), *TRAIN_FLAGS,
+            *map(str, argv)]
+
+
+@pytest.fixture(scope="session")
+def trained(features, tmp_path_factory):
+    """A model of 8 iterations, validated at 4 and 8."""
+    import model
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    assert model.main(train_flags(features, folder, "--iteration", 8)) == 0
     return folder
 
 
@@ -78,3 +102,63 @@ def fails(capsys):
         return lines[0]
 
     return run
+
+
+class Microphone:
+    """A PulseAudio daemon of its own whose only source loops a wave that a thread feeds it at the speed of sound."""
+
+    def __init__(self, folder):
+        self.folder, self.wave, self.fed = folder, None, threading.Event()
+        self.daemon = None
+
+    @property
+    def environment(self):
+        """Return the environment in which PortAudio finds this microphone alone, as the device `pulse`."""
+        return {**os.environ, "XDG_RUNTIME_DIR": str(self.folder), "HOME": str(self.folder),
+                "PULSE_SERVER": f"unix:{self.folder}/native"}
+
+    def start(self, sr):
+        """Start the daemon with a silent source at sr."""
+        modules = [f"module-native-protocol-unix auth-anonymous=1 socket={self.folder}/native",
+                   f"module-pipe-source source_name=mic file={self.folder}/pipe rate={sr} channels=1 format=s16le"]
+        command = ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm"]
+        self.daemon = subprocess.Popen([*command, *(f"--load={module}" for module in modules)], env=self.environment,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not all((self.folder / name).exists() for name in ("native", "pipe")):
+            assert time.monotonic() < deadline, "PulseAudio does not start"
+            time.sleep(0.02)
+
+    def play(self, wave, sr):
+        """Loop int16 samples (S,) into the source."""
+        self.wave = wave
+        threading.Thread(target=self.feed, args=(np.asarray(wave, "<i2"), sr), daemon=True).start()
+
+    def feed(self, wave, sr):
+        """Write a tenth of a second at a time until the daemon is gone."""
+        block, count, started = sr // 10, 0, time.monotonic()
+        with contextlib.suppress(OSError), open(self.folder / "pipe", "wb", buffering=0) as pipe:
+            while not self.fed.is_set():
+                pipe.write(np.take(wave, np.arange(count * block, (count + 1) * block), mode="wrap").tobytes())
+                count += 1
+                time.sleep(max(0, started + count / 10 - time.monotonic()))
+
+    def stop(self):
+        """Stop feeding and kill the daemon."""
+        self.fed.set()
+        if self.daemon:
+            self.daemon.kill()
+            self.daemon.wait()
+
+
+@pytest.fixture
+def microphone(monkeypatch):
+    """A virtual Microphone, not yet started; programs started in the test find it in their environment."""
+    if not shutil.which("pulseaudio"):
+        pytest.skip("needs pulseaudio, libasound2-plugins and libportaudio2")
+    with tempfile.TemporaryDirectory(prefix="mic") as folder:        # short: the path of a socket has 108 bytes
+        microphone = Microphone(pathlib.Path(folder))
+        for name in ("XDG_RUNTIME_DIR", "HOME", "PULSE_SERVER"):
+            monkeypatch.setenv(name, microphone.environment[name])
+        yield microphone
+        microphone.stop()

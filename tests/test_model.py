@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TRAIN_FLAGS
+from conftest import train_flags
 
 import configuration
 import model
@@ -158,19 +158,6 @@ def test_the_graph_does_not_grow_with_the_batch():
 
 
 # ---- runs -------------------------------------------------------------------------------------------------------
-
-def train_flags(features, folder, *argv):
-    return ["--train", "--train_path", str(features / "train"), "--model_path", str(folder), *TRAIN_FLAGS,
-            *map(str, argv)]
-
-
-@pytest.fixture(scope="module")
-def trained(features, tmp_path_factory):
-    """A model of 8 iterations, validated at 4 and 8."""
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    assert model.main(train_flags(features, folder, "--iteration", 8)) == 0
-    return folder
-
 
 def weights(folder, number=None):
     encoder, _ = model.load_encoder(folder, number)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+import data_preprocess
 import utils
 from configuration import InputError
 from utils import tf
@@ -170,7 +171,7 @@ def test_a_bound_that_only_rejecting_all_keeps_is_left_out():
 
 def draw(folder, n, m, seed=0, **options):
     speakers, _ = utils.load_features(folder)
-    options = {"crop": (140, 180), "mask_channels": 0, "mask_value": np.zeros(40)} | options
+    options = {"crop": (140, 180)} | options
     return utils.random_batch(speakers, n, m, rng=np.random.default_rng(seed), **options)
 
 
@@ -225,6 +226,42 @@ def test_half_of_the_crops_lose_a_band():
     assert 0.45 < np.mean(widths > 0) < 0.55
     assert (np.diff(masked[:, 0].astype(int), axis=1) == 1).sum(axis=1).max() == 1   # one band
     assert (batch[masked] == np.broadcast_to(np.arange(40) + 100, batch.shape)[masked]).all()
+
+
+def test_playing_faster_moves_time_and_frequency():
+    centres = data_preprocess.mel_centres(16000)
+    tone = np.zeros((200, 40), np.float32)
+    tone[:, 10], tone[100:, :] = 1, tone[100:, :] + 5                          # a tone in channel 10, a step at 100
+    played = utils.play(tone, 1.25, 160, centres)
+    assert played.shape == (160, 40)
+    assert np.argmax(played[:, 0] > 2.5) == 80                                 # 100 / 1.25
+    moved = np.interp(1.25 * centres[10], centres, np.arange(40))              # the channel at 1.25 times its frequency
+    assert abs(np.argmax(played[0]) - moved) < 1
+    np.testing.assert_array_equal(utils.play(tone, 1.0, 160, centres), tone[:160])
+
+
+def test_half_of_the_speakers_are_played_at_another_speed(write_features):
+    folder, paces = write_features([[2, 2, 2, 2]] * 8), []
+    for seed in range(40):
+        batch = draw(folder, 8, 3, seed, crop=(140, 160), speed=0.1, centres=np.arange(1.0, 41))
+        pace = np.diff(batch[:, :, 0].astype(float), axis=1).mean(axis=1).reshape(8, 3)  # frames of the file per frame
+        np.testing.assert_allclose(pace, pace[:, :1] + np.zeros(3), atol=0.01)           # one speed for a speaker
+        paces.extend(pace[:, 0])
+    paces = np.array(paces)
+    assert 0.4 < np.mean(np.abs(paces - 1) < 1e-4) < 0.6
+    assert 0.89 < paces.min() < 0.91
+    assert 1.09 < paces.max() < 1.11
+
+
+def test_every_crop_has_an_equalizer_of_its_own():
+    batch = np.zeros((4000, 3, 40), np.float32)
+    utils.equalize(batch, 5, np.random.default_rng(0))
+    assert (batch == batch[:, :1]).all()                                       # the same in all frames
+    assert len(np.unique(batch[:, 0], axis=0)) == 4000
+    waves = np.cos(np.pi * np.outer(np.arange(40) + 0.5, np.arange(4)) / 40)
+    amplitudes, residue, *_ = np.linalg.lstsq(waves, batch[:, 0].T, rcond=None)
+    assert residue.max() < 1e-6                                                # four cosines make it
+    np.testing.assert_allclose(amplitudes.std(axis=1), 0.5, rtol=0.05)         # 5 dB are 0.5 in log10 of power
 
 
 def test_batches_are_drawn_by_seed_and_number(write_features):

@@ -1,0 +1,335 @@
+"""Enrolments and probes from files and from a virtual microphone; what is refused, and that it leaves nothing."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+import configuration
+import data_preprocess
+import record
+from configuration import InputError
+
+ROOT = pathlib.Path(record.__file__).parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def files(folder):
+    """Return the relative paths of all files below a folder but for locks."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")
+                  if path.is_file() and path.name != ".lock")
+
+
+def description(folder, name):
+    return json.loads((folder / "enroll" / f"{name}.json").read_text())
+
+
+@pytest.fixture
+def enrol(trained, here):
+    """Return a function that enrols a recording as the command does; it returns the exit code."""
+
+    def run(path, *argv, speaker="anna"):
+        return record.main(["--model_path", str(trained), "--input", str(path), "--speaker", speaker, *argv])
+
+    return run
+
+
+# ---- enrolments -------------------------------------------------------------------------------------------------
+
+def test_enrolments_add_up_start_over_and_are_forgotten(enrol, here, corpus, trained, capsys):
+    voice = corpus / "test" / "voice08"
+    assert enrol(voice / "00.wav", "--keep_recording") == 0
+    first = np.load(here / "enroll" / "anna.npy")
+    assert enrol(voice / "01.wav", "--keep_recording", "True") == 0
+    assert "anna.npy: 2 recordings, " in capsys.readouterr().out
+    both, told = np.load(here / "enroll" / "anna.npy"), description(here, "anna")
+    np.testing.assert_array_equal(both[:len(first)], first)
+    config = configuration.get_config(["--model_path", str(trained)])
+    record.adopt_model(config)
+    np.testing.assert_array_equal(both[len(first):], data_preprocess.segments(
+        data_preprocess.load_audio(voice / "01.wav", config.sr), config))
+    assert [(entry["first"], entry["count"]) for entry in told["utterances"]] == [
+        (0, len(first)), (len(first), len(both) - len(first))]
+    assert [entry["source"] for entry in told["utterances"]] == [str(voice / "00.wav"), str(voice / "01.wav")]
+    assert len(files(here / "raw_data" / "anna")) == 2
+
+    assert enrol(voice / "02.wav", "--replace") == 0
+    assert len(description(here, "anna")["utterances"]) == 1
+    assert enrol(voice / "02.wav", speaker="ben") == 0
+    (here / "raw_data" / "anna" / "her own.wav").touch()
+    assert record.main(["--forget", "--speaker", "anna"]) == 0
+    assert files(here) == ["enroll/ben.json", "enroll/ben.npy", "raw_data/anna/her own.wav"]
+
+
+def test_recordings_are_kept_as_they_were_heard(enrol, here, corpus):
+    rng = np.random.default_rng(0)
+    samples = np.int16(rng.uniform(-2**15, 2**15, 16000) * (np.arange(16000) % 4000 < 2000) * 0.9)
+    soundfile.write(here / "in.wav", samples, 8000)
+    assert enrol(here / "in.wav", "--keep_recording") == 0
+    kept, rate = soundfile.read(next((here / "raw_data" / "anna").iterdir()), dtype="int16")
+    assert rate == 8000
+    np.testing.assert_array_equal(kept, samples)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_recordings_are_private(enrol, here, corpus, trained):
+    voice = corpus / "test" / "voice08" / "00.wav"
+    assert enrol(voice, "--keep_recording") == 0
+    record.main(["--verify", "--model_path", str(trained), "--input", str(voice), "--threshold", "0"])
+    for folder in ("enroll", "verify", "raw_data/anna"):
+        assert stat.S_IMODE((here / folder).stat().st_mode) == 0o700
+    paths = [here / path for path in files(here)]
+    assert len(paths) == 5
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
+
+
+def test_an_open_folder_is_said(enrol, here, corpus, capsys):
+    (here / "enroll").mkdir()
+    (here / "enroll").chmod(0o755)
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    assert "note: enroll is open to other users" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../anna", "a/b", "a\\b", "..", ".anna", "a\nb", "a\x07", "", "manifest", " a"])
+def test_a_name_that_is_no_file_name_is_refused(enrol, here, corpus, fails, name):
+    line = fails(record.main, "--speaker", name, "--input", corpus / "test" / "voice08" / "00.wav")
+    assert "speaker name" in line
+    assert files(here.parent) == []
+
+
+def test_accents_are_one_name_however_they_are_written(enrol, here, corpus):
+    for name in ("Ame\u0301lie", "Am\u00e9lie"):
+        assert enrol(corpus / "test" / "voice08" / "00.wav", speaker=name) == 0
+    assert [(entry.name, entry.recordings) for entry in record.enrolled(configuration.get_config([]))] == [
+        ("Am\u00e9lie", 2)]
+
+
+def test_several_programs_enrol_at_once_and_lose_nothing(here, trained, corpus):
+    command = [sys.executable, ROOT / "record.py", "--model_path", trained, "--speaker", "anna", "--input"]
+    programs = [subprocess.Popen([*command, corpus / "test" / "voice08" / f"0{i}.wav"], stdout=subprocess.DEVNULL)
+                for i in range(6)]
+    assert [program.wait(60) for program in programs] == [0] * 6
+    told = description(here, "anna")
+    assert {pathlib.Path(entry["source"]).name for entry in told["utterances"]} == {f"0{i}.wav" for i in range(6)}
+    assert told["segments"] == len(np.load(here / "enroll" / "anna.npy"))
+
+
+def test_an_enrolment_that_does_not_fit_is_refused_by_name(enrol, here, corpus, trained, fails):
+    voice = corpus / "test" / "voice08" / "00.wav"
+    assert enrol(voice) == 0
+    path, again = here / "enroll" / "anna.npy", ["--model_path", trained, "--input", voice, "--speaker", "anna"]
+    good, told = path.read_bytes(), description(here, "anna")
+
+    def refusal():
+        before = files(here), path.read_bytes(), path.with_suffix(".json").read_text()
+        line = fails(record.main, *again)
+        assert before == (files(here), path.read_bytes(), path.with_suffix(".json").read_text())
+        return line
+
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    assert "anna.npy is not a feature file" in refusal()
+    np.save(path, np.zeros((2, 39, 180), np.float32))
+    assert "anna.npy holds float32 of shape (2, 39, 180)" in refusal()
+    np.save(path, np.zeros((9, 40, 180), np.float32))
+    assert "anna.npy and the .json beside it do not belong together" in refusal()
+    path.write_bytes(good)
+    configuration.write_json(path.with_suffix(".json"), told | {"settings": told["settings"] | {"sr": 4000}})
+    assert "anna.npy was made with --sr 4000, the model has 8000: --replace True starts it over" in refusal()
+    configuration.write_json(path.with_suffix(".json"), told | {"speaker": "Anna"})
+    assert "is Anna's here" in refusal()
+    path.with_suffix(".json").unlink()
+    assert "was not made by record.py: --replace True" in fails(record.main, *again)
+    assert enrol(voice, "--replace") == 0
+    assert description(here, "anna")["segments"] == told["segments"]
+
+
+# ---- what a recording must be -----------------------------------------------------------------------------------
+
+def speech(seconds, sr=8000):
+    """Return a noise that comes in bursts of 0.2 s, half of the time, of a given length in all."""
+    noise = 0.3 * np.random.default_rng(0).uniform(-1, 1, round(seconds * sr))
+    return np.where(np.arange(len(noise)) // (0.2 * sr) % 2 < 1, noise, 0).astype(np.float32)
+
+
+@pytest.mark.parametrize(("wave", "words"), [
+    (np.zeros(16000), "no speech, the recording is silent: is it the right microphone"),
+    (np.clip(9 * speech(4), -1, 1), "the recording is clipped, "),
+    (np.concatenate([speech(0.2), np.zeros(8000)]), "too little speech, 0.2 s; --min_speech is 1 s: speak longer"),
+    (speech(1.2), "too little speech, 0."),
+])
+def test_a_recording_that_will_not_do_is_refused_in_words(enrol, here, trained, fails, wave, words):
+    soundfile.write(here / "in.wav", wave, 8000)
+    flags = ["--model_path", trained, "--input", here / "in.wav"]
+    assert words in fails(record.main, *flags)
+    assert enrol(ROOT / "README.md") == 2
+    assert files(here) == ["in.wav"]
+
+
+def test_a_recording_that_will_do():
+    segments, seconds = record.check(speech(4), configuration.get_config([]))
+    assert len(segments) == 2                          # 2 s in bursts with their edges: 180 frames, and 80 further on
+    assert 2 <= seconds < 2.6
+    with pytest.raises(InputError, match="too little speech"):
+        record.check(speech(4), configuration.get_config(["--min_speech", "3"]))
+
+
+def test_the_meter_shows_level_and_time():
+    assert record.meter(-30, 2.5, width=8) == "\r[####    ]  -30 dB,   2.5 s left"
+    assert record.meter(-200, 2.5, width=8) == "\r[        ]  -60 dB,   2.5 s left"
+    assert record.meter(0, 0, width=8).strip() == ""
+    assert record.decibels(np.full(10, 0.1)) == pytest.approx(-20, abs=1e-6)
+
+
+# ---- verification -----------------------------------------------------------------------------------------------
+
+def test_a_probe_is_saved_and_verified(enrol, here, corpus, trained, capsys):
+    voices = [corpus / "test" / name / "00.wav" for name in ("voice08", "voice09")]
+    flags = ["--verify", "--model_path", str(trained), "--input", str(voices[0])]
+    assert record.main(flags) == 2
+    assert "enrol with python record.py" in capsys.readouterr().err
+    assert enrol(voices[0]) == enrol(voices[1], speaker="ben") == 0
+    assert record.main([*flags, "--threshold", "0.9999"]) == 0           # the same recording scores 1
+    assert capsys.readouterr().out.splitlines()[-5].startswith("Same person: probe.npy and anna")
+    assert record.main([*flags, "--threshold", "0.9999", "--speaker", "ben"]) == 1
+    assert "Different person: probe.npy and ben" in capsys.readouterr().out
+    assert files(here / "verify") == ["probe.json", "probe.npy"]
+
+
+# ---- the microphone ---------------------------------------------------------------------------------------------
+
+def command(trained, *argv, device="pulse"):
+    return [sys.executable, str(ROOT / "record.py"), "--model_path", str(trained), "--seconds", "2", "--device",
+            device, *argv]
+
+
+def run(*argv, **options):
+    """Run record.py; return its exit code and its lines on standard error."""
+    done = subprocess.run(command(*argv, **options), capture_output=True, text=True, timeout=40, check=False)
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.fixture(scope="module")
+def words(corpus):
+    """Three seconds of a voice, int16 at 8 kHz."""
+    wave = data_preprocess.load_audio(corpus / "test" / "voice08" / "00.wav", 8000)[:24000]
+    return np.int16(wave / np.abs(wave).max() * 20000)
+
+
+def test_the_microphone_is_recorded_sample_by_sample(microphone, here, trained, words):
+    microphone.start(8000)
+    microphone.play(words, 8000)
+    code, lines = run(trained, "--keep_recording", "True")
+    assert (code, lines) == (0, ["recording 2 s, an enrolment of speaker0: speak now (Ctrl-C cancels)"])
+    kept, rate = soundfile.read(next((here / "raw_data" / "speaker0").iterdir()), dtype="int16")
+    assert (rate, kept.shape) == (8000, (16000,))
+    loops = np.lib.stride_tricks.sliding_window_view(np.tile(words, 2), 16000)
+    assert (loops == kept).all(axis=1).any()
+    assert files(here / "enroll") == ["speaker0.json", "speaker0.npy"]
+
+
+def test_microphones_are_listed_and_chosen(microphone, here, trained):
+    microphone.start(8000)
+    done = subprocess.run([*command(trained), "--list_devices"], capture_output=True, text=True, check=True)
+    assert re.search(r"^ +\d+ pulse \(\d+ Hz\)", done.stdout, re.MULTILINE)
+    code, lines = run(trained, device="studio")
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith("error: --device is studio: the microphones are ")
+
+
+def test_a_stalled_microphone_times_out(microphone, here, trained):
+    microphone.start(8000)
+    code, lines = run(trained)
+    assert (code, len(lines)) == (2, 1)
+    assert "the microphone delivered nothing for 3 s" in lines[0]
+    assert files(here) == []
+
+
+def interrupted_by(trained, act):
+    """Start a recording, act(process) at its first sound; return exit code and further lines on standard error."""
+    process = subprocess.Popen(command(trained, "--seconds", "5"), stderr=subprocess.PIPE, text=True)
+    assert "speak now" in process.stderr.readline()
+    act(process)
+    _, errors = process.communicate(timeout=40)
+    return process.returncode, [line for line in errors.splitlines() if line]
+
+
+@pytest.mark.parametrize(("blow", "message"), [
+    (signal.SIGKILL, "error: microphone 0 pulse was lost: nothing was saved"),
+    (signal.SIGSTOP, "error: the microphone delivered nothing for 3 s")])         # the driver hangs, even when closed
+def test_a_microphone_lost_midway_is_one_line(microphone, here, trained, words, blow, message):
+    microphone.start(8000)
+    microphone.play(words, 8000)
+    code, lines = interrupted_by(trained, lambda process: microphone.daemon.send_signal(blow))
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith(message)
+    assert files(here) == []
+
+
+def test_ctrl_c_cancels_a_recording(microphone, here, trained, words):
+    microphone.start(8000)
+    microphone.play(words, 8000)
+    code, lines = interrupted_by(trained, lambda process: process.send_signal(signal.SIGINT))
+    assert (code, lines) == (2, ["stopped by the keyboard: nothing was saved"])
+    assert files(here) == []
+
+
+def test_without_a_microphone_it_is_one_line(microphone, here, trained):
+    code, lines = run(trained)                                     # the daemon is not started
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith("error: there is no microphone: plug one in")
+
+
+def test_without_portaudio_it_is_one_line(here, trained, monkeypatch):
+    (here / "sounddevice.py").write_text('raise OSError("PortAudio library not found")\n')
+    monkeypatch.setenv("PYTHONPATH", str(here))
+    code, lines = run(trained)
+    assert (code, len(lines)) == (2, 1)
+    assert "recording needs PortAudio (PortAudio library not found): apt install libportaudio2" in lines[0]
+
+
+def test_a_rate_that_a_microphone_does_not_take_is_one_line(monkeypatch):
+    sounddevice = pytest.importorskip("sounddevice")
+
+    def refuse(*arguments, **options):
+        raise sounddevice.PortAudioError("Error opening InputStream: Invalid sample rate", -9997)
+
+    monkeypatch.setattr(record, "devices", lambda: [record.Device(3, "desk", 48000.0, True)])
+    monkeypatch.setattr(sounddevice, "InputStream", refuse)
+    with pytest.raises(InputError, match=r"microphone 3 desk cannot record at 8000 Hz \(.*Invalid sample rate"):
+        record.record(1, 8000)
+
+
+def test_a_microphone_is_found_by_number_or_name(monkeypatch):
+    found = [record.Device(0, "desk USB", 48000.0, False), record.Device(10, "head USB 0", 48000.0, True)]
+    monkeypatch.setattr(record, "devices", lambda: found)
+    assert record.find_device().number == 10
+    assert [record.find_device(device).number for device in ("0", 10, "desk", "HEAD")] == [0, 10, 0, 10]
+    with pytest.raises(InputError, match="--device is usb: it could be 0 desk USB, 10 head USB 0"):
+        record.find_device("usb")
+
+
+def test_forgetting_nobody_names_who_there_is(enrol, here, corpus, fails):
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    assert "--speaker is ben: ./enroll has anna" in fails(record.main, "--forget", "--speaker", "ben")
+    shutil.rmtree(here / "enroll")
+    assert "has nobody" in fails(record.main, "--forget", "--speaker", "ben")
+
+
+def test_recording_needs_a_model(here, fails):
+    assert "--model_path is ./model: there is no model, and its rate is needed" in fails(record.main)

@@ -1,0 +1,230 @@
+"""model.py --verify: what is an enrolment and a probe, the threshold, the verdicts and exit codes, what is refused."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+import configuration
+import data_preprocess
+import model
+import utils
+from configuration import InputError
+
+
+@pytest.fixture
+def verify(trained, capsys):
+    """Return a function that runs model.py --verify True; it returns exit code and standard output."""
+
+    def run(enrolled, probe, *argv):
+        capsys.readouterr()
+        code = model.main(["--verify", "True", "--model_path", str(trained), "--enroll_path", str(enrolled),
+                           "--verify_path", str(probe), *map(str, argv)])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def verifier(trained):
+    return model.Verifier(configuration.get_config(["--model_path", str(trained)]))
+
+
+@pytest.fixture(scope="module")
+def voice(corpus):
+    return corpus / "test" / "voice08"
+
+
+# ---- verdicts ---------------------------------------------------------------------------------------------------
+
+def test_the_score_is_the_cosine_of_whole_utterances(verify, trained, voice):
+    """By hand: d-vectors of all segments of each recording, their mean as centroid."""
+    encoder, config = model.load_encoder(trained)
+
+    waves = [data_preprocess.load_audio(voice / f"0{i}.wav", config.sr) for i in range(6)]
+    vectors = np.array([model.embed(encoder, data_preprocess.segments(wave, config)) for wave in waves])
+    centroid = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
+    code, printed = verify(voice, voice / "03.wav", "--json", "True", "--threshold", "-1")
+    verdict, = json.loads(printed)["verdicts"]
+    assert code == 0
+    assert verdict["score"] == pytest.approx(float(centroid @ vectors[3]), abs=1e-5)
+    assert verdict["scores"] == {"voice08": verdict["score"]}
+    speech = [len(data_preprocess.voiced(wave, sr=8000, window=0.025, hop=0.01, top_db=30)) / 8000 for wave in waves]
+    assert verdict["enrolled_seconds"] == pytest.approx(sum(speech))
+    assert verdict["probe_seconds"] == pytest.approx(speech[3])
+
+
+def test_the_verdict_turns_at_the_threshold(verify, voice, corpus):
+    enrolled = corpus / "test" / "voice09"
+    score = json.loads(verify(enrolled, voice / "00.wav", "--json", "--threshold", 0)[1])["verdicts"][0]["score"]
+    code, printed = verify(enrolled, voice / "00.wav", "--threshold", score)
+    assert (code, printed.splitlines()[0]) == (0, "Same person: 00.wav and voice09")
+    code, printed = verify(enrolled, voice / "00.wav", "--threshold", np.nextafter(score, 2))
+    assert (code, printed.splitlines()[0]) == (1, "Different person: 00.wav and voice09")
+    assert f"score {score:.4f}, threshold" in printed
+    assert "given by --threshold" in printed
+    assert " s of 00.wav, " in printed
+
+
+def test_without_a_name_all_are_compared_best_first(verify, corpus, voice):
+    code, printed = verify(corpus / "test", voice / "01.wav", "--threshold", -1, "--json")
+    verdict = json.loads(printed)["verdicts"][0]
+    assert code == 0
+    assert verdict["scores"].keys() == {"voice08", "voice09", "voice10"}
+    assert list(verdict["scores"].values()) == sorted(verdict["scores"].values(), reverse=True)
+    assert verdict["speaker"] == next(iter(verdict["scores"]))
+    printed = verify(corpus / "test", voice / "01.wav", "--threshold", -1)[1]
+    assert [line.split()[1] for line in printed.splitlines()[-3:]] == list(verdict["scores"])
+    one = json.loads(verify(corpus / "test", voice / "01.wav", "--threshold", -1, "--json", "--speaker", "voice10")[1])
+    assert one["verdicts"][0]["scores"] == pytest.approx({"voice10": verdict["scores"]["voice10"]})
+
+
+def test_several_probes_are_all_the_same_person_or_not(verify, voice):
+    code, printed = verify(voice, voice, "--threshold", -1, "--json")
+    verdicts = json.loads(printed)["verdicts"]
+    assert (code, [verdict["probe"] for verdict in verdicts]) == (0, [f"0{i}.wav" for i in range(6)])
+    middle = np.median([verdict["score"] for verdict in verdicts])
+    code, printed = verify(voice, voice, "--threshold", middle)
+    assert (code, printed.count("Same person"), printed.count("Different person")) == (1, 3, 3)
+
+
+# ---- the threshold ----------------------------------------------------------------------------------------------
+
+def test_the_threshold_is_the_models_with_its_error_rates(verify, trained, voice):
+    number = model.choose_checkpoint(trained)
+    point = model.load_thresholds(trained, number)["points"]["eer"]
+    verdict = json.loads(verify(voice, voice / "00.wav", "--json")[1])["verdicts"][0]
+    assert {name: verdict[name] for name in ("threshold", "far", "frr")} == {
+        "threshold": point["threshold"], "far": point["far"], "frr": point["frr"]}
+    assert verdict["source"] == "EER of 4 validation speakers"
+
+
+def test_another_operating_point_or_none(trained, tmp_path, voice, fails):
+    copy = tmp_path / "model"
+    shutil.copytree(trained, copy)
+    stored = json.loads((copy / "thresholds.json").read_text())
+    stored["points"]["0.01"] = {"threshold": 0.75, "far": 0.01, "frr": 0.5}
+    configuration.write_json(copy / "thresholds.json", stored)
+    config = configuration.get_config(["--model_path", str(copy), "--far", "0.01"])
+    assert str(model.Verifier(config).threshold) == "0.7500 (FAR 0.01 of 4 validation speakers: FAR 1.00%, FRR 50.00%)"
+    flags = ["--verify", "--model_path", copy, "--enroll_path", voice, "--verify_path", voice]
+    assert "--far is 0.001: " in fails(model.main, *flags, "--far", "0.001")
+    (copy / "thresholds.json").unlink()
+    line = fails(model.main, *flags)
+    assert "stores no threshold for checkpoint" in line
+    assert "python test.py --store_threshold True --model_path" in line
+
+
+def test_error_rates_are_read_off_the_stored_curve(verifier, features):
+    """The rates at a threshold are the shares of trials beyond it, counted one by one."""
+    names = model.load_config(verifier.config.model_path)["validation"]
+    speakers = [speaker for speaker in utils.load_features(features / "train")[0] if speaker.name in names]
+    evaluation = model.evaluate(verifier.encoder, speakers, 3)
+    for value in (-0.5, 0.75, 0.905):
+        others, targets = evaluation.scores[~evaluation.labels], evaluation.scores[evaluation.labels]
+        far = sum(score >= value for score in others) / len(others)
+        frr = sum(score < value for score in targets) / len(targets)
+        assert verifier.rates(value) == pytest.approx((far, frr))
+
+
+# ---- what is enrolled, and what is too little -----------------------------------------------------------------
+
+def test_enrolments_are_audio_folders_and_features(verifier, voice, features, tmp_path):
+    shutil.copytree(voice, tmp_path / "anna" / "day 1")
+    shutil.copy(voice / "00.wav", tmp_path / "01.wav")
+    for suffix in (".npy", ".json"):
+        shutil.copy(features / "test" / f"voice08{suffix}", tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    voices = {heard.name: heard for heard in verifier.voices(tmp_path)}
+    assert {name: len(heard.vectors) for name, heard in voices.items()} == {
+        "anna": 6, "voice08": 6, tmp_path.name: 1}
+    np.testing.assert_allclose(voices["anna"].centroid, voices["voice08"].centroid, atol=1e-5)
+    assert voices["anna"].seconds == pytest.approx(voices["voice08"].seconds)
+    shutil.copytree(voice, tmp_path / "voice08")
+    with pytest.raises(InputError, match="are two enrolments of one name"):
+        verifier.voices(tmp_path)
+
+
+def test_each_utterance_of_a_feature_file_is_a_probe(verifier, features):
+    heard = list(verifier.probes(features / "test" / "voice08.npy"))
+    assert [probe.name for probe in heard] == [f"voice08.npy/0{i}.wav" for i in range(6)]
+    assert all(probe.vectors.shape == (1, 8) for probe in heard)
+
+
+def bursts(seconds, sr=8000):
+    """Return noise in two bursts that have a given length together."""
+    noise = 0.3 * np.random.default_rng(0).uniform(-1, 1, round(seconds / 2 * sr))
+    return np.concatenate([noise, np.zeros(sr), noise])
+
+
+@pytest.mark.parametrize(("wave", "problem"), [
+    (np.zeros(16000), "no speech"), (bursts(0.2), "too little speech, 0."), (bursts(0.8), "too little speech, 0.")])
+def test_little_speech_is_exit_code_2_and_no_score(verify, voice, tmp_path, wave, problem):
+    soundfile.write(tmp_path / "probe.wav", wave, 8000)
+    code, printed = verify(voice, tmp_path / "probe.wav", "--threshold", -1)
+    assert (code, printed[:len(f"probe.wav: {problem}")]) == (2, f"probe.wav: {problem}")
+    shutil.copy(voice / "00.wav", tmp_path)
+    code, printed = verify(voice, tmp_path, "--threshold", -1, "--json")
+    verdicts = {verdict["probe"]: verdict for verdict in json.loads(printed)["verdicts"]}
+    assert code == 2
+    assert verdicts["00.wav"]["decision"] == "Same person"
+    assert verdicts["probe.wav"]["score"] is None
+    assert verdicts["probe.wav"]["decision"].startswith(problem)
+
+
+def test_an_enrolment_without_speech_is_named(verify, voice, tmp_path, fails, trained, capsys):
+    (tmp_path / "mute").mkdir()
+    soundfile.write(tmp_path / "mute" / "a.wav", np.zeros(8000), 8000)
+    line = fails(model.main, "--verify", "--model_path", trained, "--enroll_path", tmp_path, "--verify_path", voice)
+    assert "mute: no speech" in line
+    shutil.copytree(voice, tmp_path / "anna")
+    (tmp_path / "anna" / "torn.wav").write_bytes((voice / "00.wav").read_bytes()[:5000])
+    assert model.main(["--verify", "--model_path", str(trained), "--enroll_path", str(tmp_path), "--verify_path",
+                       str(voice / "00.wav"), "--threshold", "-1"]) == 0
+    told = capsys.readouterr().err
+    assert "skipped: mute: no speech" in told
+    assert "skipped: anna: torn.wav is cut short" in told
+
+
+def test_the_least_speech_is_a_flag(verify, voice):
+    assert verify(voice, voice / "00.wav", "--threshold", -1, "--min_speech", 60)[0] == 2
+    assert verify(voice, voice / "00.wav", "--threshold", -1, "--min_speech", 2)[0] == 0
+
+
+def test_what_verification_refuses(trained, voice, features, tmp_path, fails):
+    def refused(enrolled, probe, *argv):
+        return fails(model.main, "--verify", "--model_path", trained, "--enroll_path", enrolled, "--verify_path", probe,
+                     *argv)
+
+    nowhere = tmp_path / "nowhere"
+    assert f"--enroll_path is {nowhere}: there is no such file or folder" in refused(nowhere, voice)
+    assert f"--verify_path is {nowhere}: there is no such file or folder" in refused(voice, nowhere)
+    nowhere.mkdir()
+    assert "it holds neither recordings nor features" in refused(nowhere, voice)
+    assert "it holds neither recordings nor features" in refused(voice, nowhere)
+    assert "--speaker is ben: " in refused(voice, voice, "--speaker", "ben")
+    assert "--far and --threshold contradict" in refused(voice, voice, "--far", "0.01", "--threshold", "0")
+    assert "--sr is 16000, but" in refused(voice, voice, "--sr", "16000")
+
+    path, told = tmp_path / "x.npy", json.loads((features / "test" / "voice08.json").read_text())
+    good = np.load(features / "test" / "voice08.npy")
+    for values, words in ((np.array([{}], dtype=object), "x.npy is not a feature file"),
+                          (good[:, :39], "x.npy holds float32 of shape"),
+                          (np.where(np.arange(180) == 7, np.nan, good), "x.npy holds numbers that are not finite"),
+                          (good[1:], "x.npy and the .json beside it do not belong together")):
+        np.save(path, values, allow_pickle=True)
+        configuration.write_json(path.with_suffix(".json"), told)
+        assert words in refused(path, voice)
+        assert words in refused(voice, path)
+    np.save(path, good)
+    configuration.write_json(path.with_suffix(".json"), told | {"settings": told["settings"] | {"sr": 16000}})
+    assert "x.npy was made with --sr 16000, the model with 8000" in refused(voice, path)
+
+
+def test_features_without_a_description_are_noted(verifier, features, tmp_path):
+    np.save(tmp_path / "x.npy", np.load(features / "test" / "voice08.npy")[:2])
+    first, second = verifier.probes(tmp_path / "x.npy")
+    assert (first.seconds, second.seconds) == (1.8, 1.8)               # 180 frames of 0.01 s, each row an utterance
+    assert "does not say how its features were made" in verifier.notes[0]
