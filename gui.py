@@ -44,12 +44,22 @@ SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(data_preproc
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the window must know of the model: its rate in Hz, its Threshold or why it has none, (FAR, FRR) on GRID."""
+    """What the window must know of the model. It holds no object of model.py, which would load TensorFlow here too."""
 
-    sr: int
-    threshold: object
+    sr: int                             # Hz
+    threshold: float | None
+    measured: tuple                     # FAR and FRR at the threshold, None where nothing was measured
+    problem: str                        # why there is no threshold
+    rates: list                         # (FAR, FRR) on GRID
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of a probe: (speaker, score), best first, and seconds of speech; or the problem with it."""
+
+    scores: list
+    seconds: float
     problem: str
-    rates: list
 
 
 def serve(connection, config):
@@ -101,7 +111,8 @@ class Service:
         model.embed(self.verifier.encoder, np.zeros((1, data_preprocess.N_MELS, model.EMBED_FRAMES), np.float32))
         with contextlib.suppress(InputError):
             self.voices()
-        return Loaded(self.config.sr, None if problem else self.verifier.threshold, problem,
+        point = self.verifier.threshold
+        return Loaded(self.config.sr, None if problem else point.value, (point.far, point.frr), problem,
                       [self.verifier.rates(value) for value in GRID])
 
     def voices(self):
@@ -128,20 +139,21 @@ class Service:
         record.forget(self.config, speaker)
 
     def verify(self, sound):
-        """Return the model.Verdict on a sound, which becomes the probe that `compare` and `draw` go back to."""
-        config, (wave, source) = self.config, self.sound(sound)
+        """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
+        config, (wave, source), self.probe = self.config, self.sound(sound), None
         path = record.save_probe(config, wave, source)
         speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
         self.frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window,
                                               hop=config.hop)                           # (T, 40)
         self.probe = next(iter(self.verifier.probes(path)))
-        return self.verifier.compare(self.probe, self.voices())
+        return self.compare()
 
     def compare(self):
-        """Return the Verdict on the last probe as the speakers are enrolled now, None where there is none."""
-        if self.probe and self.enrolled():
-            return self.verifier.compare(self.probe, self.voices())
-        return None
+        """Return Heard of the probe and the speakers as they are enrolled now, None where there is none."""
+        if not self.probe or not self.enrolled():
+            return None
+        verdict = self.verifier.compare(self.probe, self.voices())
+        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem)
 
     def draw(self, name, width, height, dpi):
         """Return a picture as PNG: "spectrum" of the probe, "matrix" or "plane" of the enrolled recordings."""
@@ -374,7 +386,7 @@ class App:
         self.recorder, self.verifier = recorder, verifier
         self.jobs, self.results = queue.SimpleQueue(), queue.SimpleQueue()
         self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
-        self.people, self.verdict, self.value, self.numbers = {}, None, None, [None]
+        self.people, self.heard, self.value, self.numbers = {}, None, None, [None]
         self.images, self.drawing, self.focus = {}, set(), None
         self.build()
         root.report_callback_exception = self.report
@@ -591,7 +603,7 @@ class App:
                                  (self.record_button, idle and self.loaded and self.people),
                                  (self.open_button, idle and self.loaded and self.people),
                                  (self.cancel_button, self.busy == "recording"), (self.slider, self.loaded),
-                                 (self.reset_button, self.loaded and self.loaded.threshold)):
+                                 (self.reset_button, self.loaded and self.loaded.threshold is not None)):
             button.state(["!disabled" if possible else "disabled"])
         if not self.busy:
             self.card(*self.words())
@@ -604,23 +616,23 @@ class App:
             (self.problem and not self.loaded, "No model", self.problem),
             (not self.people, "Nobody is enrolled yet", "Type a name on the left and press Enrol, then speak."),
             (not who and not chosen, "Is it …?", "Choose a speaker on the left, or ask who it is."),
-            (not self.verdict, "Who is it?" if who else f"Is it {short(chosen)}?",
+            (not self.heard, "Who is it?" if who else f"Is it {short(chosen)}?",
              "Press Record and speak, or open a file."),
-            (self.verdict and self.verdict.problem, "No verdict", self.verdict and self.verdict.problem))
+            (self.heard and self.heard.problem, "No verdict", self.heard and self.heard.problem))
         for holds, headline, detail in states:
             if holds:
                 return headline, MUTED, detail
-        return self.decision(self.verdict.speaker if who else chosen, who)
+        return self.decision(self.heard.scores[0][0] if who else chosen, who)
 
     def decision(self, name, who):
         """Return headline, colour and detail of the verdict on a speaker."""
-        score, value = dict(self.verdict.scores).get(name), self.value
+        score, value = dict(self.heard.scores).get(name), self.value
         if score is None:
             return "No verdict", MUTED, f"What is enrolled of {name} cannot be compared: add a recording."
         if value is None:
             return f"Score {score:.2f}", MUTED, f"There is no verdict without a threshold: {self.problem}"
         yes, no = (f"It is {short(name)}", "None of them") if who else ("Same person", "Different person")
-        detail = (f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.verdict.probe_seconds:.1f} s of speech "
+        detail = (f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech "
                   "heard.")
         return (yes, GOOD, detail) if score >= value else (no, BAD, detail)
 
@@ -663,9 +675,9 @@ class App:
 
     def verify(self, path=None):
         """Hear a probe, from a file or the microphone."""
-        self.verdict = None
+        self.heard = None
         self.pictures["spectrum"].delete("all")
-        self.take("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_verdict)
+        self.take("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
 
     def take(self, words, path, work, then):
         """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears."""
@@ -722,7 +734,7 @@ class App:
     def refresh(self, text, name=""):
         """Show the speakers, and the last probe compared with them, after a change."""
         self.run(lambda: (self.verifier("enrolled"), self.loaded and self.verifier("compare")),
-                 lambda answer: (self.show_people(answer[0], name), self.show_verdict(answer[1]), self.say(text)))
+                 lambda answer: (self.show_people(answer[0], name), self.show_heard(answer[1]), self.say(text)))
 
     # ---- what it hears of
 
@@ -775,9 +787,9 @@ class App:
             self.card(f"Speak now: {math.ceil(seconds_left)} s", ACCENT, f"{words} Escape cancels.")
             self.board.meter(level_db, seconds_left / seconds)
 
-    def show_verdict(self, verdict):
+    def show_heard(self, heard):
         """Show a verdict, or that there is none."""
-        self.verdict = verdict
+        self.heard = heard
         self.rest()
         self.draw("spectrum")
 
@@ -787,15 +799,15 @@ class App:
 
     def reset(self):
         """Go back to the threshold that was measured, or to none."""
-        self.set_threshold(self.loaded.threshold.value if self.loaded.threshold else None)
+        self.set_threshold(self.loaded.threshold)
 
     def set_threshold(self, value):
         """Set the threshold, None for none: verdict, scale and error rates follow, the stored ones where they are."""
-        self.value, stored = value, self.loaded.threshold
+        self.value = value
         self.threshold.set(value or 0)
         far, frr = (None, None) if value is None else self.loaded.rates[round(200 * (value + 1))]
-        if stored and value == stored.value:
-            far, frr = stored.far, stored.frr
+        if value == self.loaded.threshold:
+            far, frr = self.loaded.measured
         self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
         self.rates.configure(text="Its error rates are not measured." if far is None else
                              f"FAR {far:.1%} of other people are let in, FRR {frr:.1%} of the right ones turned away.")
@@ -805,7 +817,7 @@ class App:
 
     def draw_board(self):
         """Draw the bars or the scale."""
-        scores = self.verdict.scores if self.verdict else []
+        scores = self.heard.scores if self.heard else []
         if not self.loaded or not self.people:
             self.board.canvas.delete("all")
         elif self.question.get() == "who" and scores:
@@ -822,7 +834,7 @@ class App:
         """Ask for a picture of the size of its canvas, if it is not asked for yet."""
         canvas = self.pictures[name]
         size = canvas.winfo_width(), canvas.winfo_height()
-        if name in self.drawing or not self.loaded or min(size) < 50 or (name == "spectrum" and not self.verdict):
+        if name in self.drawing or not self.loaded or min(size) < 50 or (name == "spectrum" and not self.heard):
             return
         self.drawing.add(name)
         self.run(lambda: self.verifier("draw", name, *size, self.dpi), lambda png: self.show_picture(name, size, png),

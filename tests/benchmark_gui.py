@@ -16,19 +16,9 @@ import sys
 import tempfile
 import time
 
-import numpy as np
-import soundfile
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-import voices
-from conftest import Microphone
-from test_gui import settled, start_screen, wait
-
-import configuration
-import data_preprocess
-import gui
-import record
+import gui  # and no more than the window itself: the rest is imported where it is needed
 
 ROUNDS = 3
 VERIFICATIONS = 10
@@ -69,7 +59,11 @@ def window(started, model_path, folder):
     def use(app):
         app.root.update()
         figures["window shows (s)"] = time.time() - started
-        gaps, ready = Gaps(app.root), settled(app)
+        gaps = Gaps(app.root)
+
+        def ready():
+            return not app.busy and not app.drawing and app.jobs.empty() and app.results.empty()
+
         live(app, ready)
         figures["gap, loading (ms)"] = gaps.longest()
         app.list.selection_set("voice00")
@@ -85,7 +79,7 @@ def window(started, model_path, folder):
             app.root.update_idletasks()
             times.append(1000 * (time.perf_counter() - begun))
             live(app, ready)
-        assert app.verdict, app.message["text"]
+        assert app.heard, app.message["text"]
         figures["warm verification (ms)"] = statistics.median(times)
         figures["gap, verifying (ms)"] = gaps.longest()
         app.tabs.select(1)
@@ -103,7 +97,15 @@ def window(started, model_path, folder):
 
 
 def enrol(folder, model_path):
-    """Enrol five voices with three recordings each, and write a probe of the first."""
+    """Enrol five voices with three recordings each, and write a probe of the last; return its samples and rate."""
+    import numpy as np
+    import soundfile
+    import voices
+
+    import configuration
+    import data_preprocess
+    import record
+
     config = configuration.get_config(["--model_path", model_path, "--enroll_path", f"{folder}/enroll"])
     record.adopt_model(config)
     for number in range(5):
@@ -121,6 +123,9 @@ def main(argv):
     """Measure some rounds and print the table of medians."""
     if argv[:1] == ["window"]:
         return window(float(argv[1]), *argv[2:])
+    from conftest import Microphone
+    from test_gui import start_screen
+
     model_path = argv[0] if argv else "./model"
     with tempfile.TemporaryDirectory(prefix="gui") as folder:
         wave, sr = enrol(folder, model_path)
@@ -138,6 +143,7 @@ def main(argv):
         finally:
             microphone.stop()
             server.terminate()
+            server.wait()
     print(f"{'':24}{'median':>10}{'bar':>8}   of {ROUNDS} rounds, {os.cpu_count()} cores")
     for name, bar in BARS.items():
         values = [figures[name] for figures in rounds]

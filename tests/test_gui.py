@@ -68,7 +68,7 @@ class FakeModel:
     def __init__(self, *names, threshold=True, model=True):
         self.people = {name: record.Enrolled(name, 1, 4.0) for name in names}
         self.scores, self.calls, self.model, self.forgotten = {"Ana": 0.9, "Bo": 0.3}, [], model, []
-        self.measured = types.SimpleNamespace(value=0.7, far=0.0123, frr=0.0456) if threshold else None
+        self.measured = 0.7 if threshold else None
 
     def __call__(self, name, *arguments):
         self.calls.append(name)
@@ -81,7 +81,7 @@ class FakeModel:
         if not self.model:
             raise InputError("--model_path is ./model: there is no model; train one")
         rates = [(1 - i / 400, i / 400) for i in range(401)]
-        return gui.Loaded(8000, self.measured, "" if self.measured else "measure one with python test.py", rates)
+        return gui.Loaded(8000, self.measured, (0.0123, 0.0456), "" if self.measured else "measure one with python test.py", rates)
 
     def enroll(self, name, sound):
         if isinstance(sound, str):
@@ -95,7 +95,7 @@ class FakeModel:
 
     def verify(self, sound):
         scores = sorted(((name, self.scores[name]) for name in self.people), key=lambda pair: -pair[1])
-        return types.SimpleNamespace(problem="", speaker=scores[0][0], scores=scores, probe_seconds=3.2)
+        return gui.Heard(scores, 3.2, "")
 
     def compare(self):
         return None
@@ -513,12 +513,12 @@ def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monke
     assert message(app) == "A recording of Ana is enrolled."
     assert [path.name for path in sorted((tmp_path / "enroll").glob("*.*"))] == [".lock", "Ana.json", "Ana.npy"]
     press(app, app.record_button)
-    score = dict(app.verdict.scores)["Ana"]
+    score = dict(app.heard.scores)["Ana"]
     app.set_threshold(score)
     assert card(app) == ("Same person", gui.GOOD)
     monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: str(corpus / "test" / "voice09" / "01.wav"))
     press(app, app.open_button)
-    assert dict(app.verdict.scores)["Ana"] < score
+    assert dict(app.heard.scores)["Ana"] < score
     assert card(app) == ("Different person", gui.BAD)
     assert app.pictures["spectrum"].type(app.pictures["spectrum"].find_all()[0]) == "image"
     press(app, app.enroll_file_button)
