@@ -37,6 +37,7 @@ PATIENCE_SECONDS = 2.0       # the model's process may finish a file for this lo
 GRID = np.linspace(-1, 1, 401)      # thresholds of the slider, half a hundredth apart
 PAPER, CARD, INK, MUTED, LINE, ACCENT = "#eef1f4", "#ffffff", "#1b2430", "#566170", "#c3cbd5", "#1a5fb4"
 GOOD, BAD, GOOD_TINT, BAD_TINT, TINT = "#18733a", "#b3261e", "#d5efdd", "#fbdedb", "#d6e4f7"
+DEFAULT_DEVICE = "System default"
 SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(data_preprocess.SUFFIXES))), ("All files", "*")]
 
 
@@ -254,6 +255,13 @@ class Board:
         self.line = nametofont("TkDefaultFont").metrics("linespace")
         self.canvas = tk.Canvas(parent, height=7 * self.line, background=CARD, highlightthickness=0)
 
+    def show(self, scores, threshold, chosen, everybody):
+        """Draw the bars of everybody, or the chosen speaker's score on the scale."""
+        if everybody and scores:
+            self.bars(scores, threshold, chosen)
+        else:
+            self.scale(dict(scores).get(chosen), threshold)
+
     def text(self, x, y, text, colour=INK, **options):
         """Write at (x, y) in pixels, but not over the edges."""
         item = self.canvas.create_text(x, y, text=text, fill=colour, **options)
@@ -396,8 +404,8 @@ class App:
         self.worker = threading.Thread(target=self.labour, daemon=True)
         self.worker.start()
         self.card("Loading the model …", MUTED, "This takes a few seconds.")
-        self.run(lambda: verifier("enrolled"), self.show_people)
-        self.run(devices, self.show_devices, self.no_devices)
+        self.run(lambda: verifier("enrolled"), self.show_people, lambda text: self.say(text, BAD))
+        self.run(devices, self.show_devices, self.show_devices)
         self.run(lambda: verifier("load"), self.show_loaded, self.show_loaded)
         self.poll()
 
@@ -405,52 +413,60 @@ class App:
 
     def build(self):
         """Lay the window out: settings above, speakers on the left, the tabs on the right, messages below."""
-        self.unit = dress(self.root)
-        self.gap, self.dpi = round(8 * self.unit), self.root.winfo_fpixels("1i")
-        self.root.title("Speaker verification")
-        self.root.configure(background=PAPER)
-        width = min(round(1024 * self.unit), self.root.winfo_screenwidth())
-        height = min(round(640 * self.unit), self.root.winfo_screenheight())
-        self.root.geometry(f"{width}x{height}")
-        self.root.columnconfigure(1, weight=1)
-        self.root.rowconfigure(1, weight=1)
-        settings, people = ttk.Frame(self.root), ttk.Frame(self.root)
+        root = self.root
+        self.unit = dress(root)
+        self.gap, self.dpi = round(8 * self.unit), root.winfo_fpixels("1i")
+        root.title("Speaker verification")
+        root.configure(background=PAPER)
+        root.geometry(f"{min(round(1024 * self.unit), root.winfo_screenwidth())}x"
+                      f"{min(round(640 * self.unit), root.winfo_screenheight())}")
+        root.columnconfigure(1, weight=1)
+        root.rowconfigure(1, weight=1)
+        settings, people, self.tabs = ttk.Frame(root), ttk.Frame(root), ttk.Notebook(root)
+        probe, comparison = ttk.Frame(self.tabs, padding=self.gap), ttk.Frame(self.tabs, padding=self.gap)
+        self.message = self.text(root, anchor="w", padding=self.gap)
         settings.grid(row=0, columnspan=2, sticky="ew", padx=self.gap, pady=self.gap)
         people.grid(row=1, column=0, sticky="ns", padx=self.gap)
-        self.tabs = ttk.Notebook(self.root)
         self.tabs.grid(row=1, column=1, sticky="nsew", padx=(0, self.gap))
-        probe, comparison = ttk.Frame(self.tabs, padding=self.gap), ttk.Frame(self.tabs, padding=self.gap)
+        self.message.grid(row=2, columnspan=2, sticky="ew")
         self.tabs.add(probe, text="Verify")
         self.tabs.add(comparison, text="Compare recordings")
-        self.message = ttk.Label(self.root, anchor="w", padding=self.gap, wraplength=width - 4 * self.gap)
-        self.message.grid(row=2, columnspan=2, sticky="ew")
-        self.message.bind("<Configure>", lambda event: event.widget.configure(wraplength=event.width - 4 * self.gap))
+        self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.draw_all())
         self.build_settings(settings)
         self.build_people(people)
+        self.build_enrolment(people)
         self.build_probe(probe)
-        self.pictures = {"spectrum": self.picture(self.result), "matrix": self.picture(comparison),
-                         "plane": self.picture(comparison)}
-        self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.draw_all())
+        self.pictures = {"spectrum": self.picture(self.result, "top"), "matrix": self.picture(comparison, "left"),
+                         "plane": self.picture(comparison, "left")}
+
+    def text(self, parent, **options):
+        """Return a new label that wraps its text to its own width."""
+        label = ttk.Label(parent, **options)
+        label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - 2 * self.gap))
+        return label
+
+    def picture(self, parent, side):
+        """Return a new canvas for a picture, which is drawn anew whenever its size changes."""
+        canvas = tk.Canvas(parent, width=1, height=1, background=CARD, highlightthickness=0)
+        canvas.pack(side=side, fill="both", expand=True, padx=self.gap // 2)
+        canvas.bind("<Configure>", lambda event: self.draw_all())
+        return canvas
 
     def build_settings(self, bar):
         """Build the microphone's settings and the progress of loading."""
-        ttk.Label(bar, text="Microphone").pack(side="left")
-        self.device = ttk.Combobox(bar, state="readonly", width=34, values=["System default"])
-        self.device.set(self.config.device or "System default")
-        self.device.pack(side="left", padx=self.gap)
-        ttk.Label(bar, text="Recording length").pack(side="left", padx=(self.gap, 0))
+        self.device = ttk.Combobox(bar, state="readonly", width=34, values=[DEFAULT_DEVICE])
+        self.device.set(self.config.device or DEFAULT_DEVICE)
         self.seconds = ttk.Spinbox(bar, from_=1, to=60, width=5)
         self.seconds.set(f"{self.config.seconds:g}")
-        self.seconds.pack(side="left", padx=self.gap)
-        ttk.Label(bar, text="seconds").pack(side="left")
+        for part in (ttk.Label(bar, text="Microphone"), self.device, ttk.Label(bar, text="   Recording length"),
+                     self.seconds, ttk.Label(bar, text="seconds")):
+            part.pack(side="left", padx=(0, self.gap))
         self.progress = ttk.Progressbar(bar, mode="indeterminate", length=140 * self.unit)
         self.progress.pack(side="right")
         self.progress.start(30)
-        self.loading = ttk.Label(bar, text="Loading the model", foreground=MUTED)
-        self.loading.pack(side="right", padx=self.gap)
 
     def build_people(self, pane):
-        """Build the list of enrolled speakers and the enrolment below it."""
+        """Build the list of enrolled speakers and its buttons."""
         pane.columnconfigure((0, 1), weight=1, uniform="half")
         pane.rowconfigure(1, weight=1)
         ttk.Label(pane, text="Enrolled speakers", style="Heading.TLabel").grid(columnspan=2, sticky="w", pady=self.gap)
@@ -461,59 +477,64 @@ class App:
                                               ("seconds", "Speech", "e", "Speech 00")):
             self.list.heading(column, text=heading, anchor=anchor)
             self.list.column(column, width=measure(room) + 2 * self.gap, anchor=anchor, stretch=column == "#0")
-        self.list.grid(row=1, columnspan=2, sticky="nsew")
+        self.list.grid(row=1, columnspan=2, sticky="nsew", pady=(0, self.gap))
         self.list.bind("<<TreeviewSelect>>", lambda event: self.choose())
         self.list.bind("<Return>", lambda event: self.record_button.invoke())
         self.new_button = ttk.Button(pane, text="New speaker", command=self.new_speaker)
         self.forget_button = ttk.Button(pane, text="Forget …", command=self.forget)
-        self.title = ttk.Label(pane, style="Heading.TLabel")
+        self.two_buttons(2, self.new_button, self.forget_button)
+
+    def build_enrolment(self, pane):
+        """Build the enrolment below the list: a title, the name, its buttons."""
+        self.title, row, self.name = ttk.Label(pane, style="Heading.TLabel"), ttk.Frame(pane), tk.StringVar()
         self.title.grid(row=3, columnspan=2, sticky="w", pady=(2 * self.gap, 0))
-        row = ttk.Frame(pane)
         row.grid(row=4, columnspan=2, sticky="ew", pady=self.gap)
-        ttk.Label(row, text="Name").pack(side="left")
-        self.name = tk.StringVar()
         self.name.trace_add("write", lambda *_: self.update())
         self.entry = ttk.Entry(row, textvariable=self.name)
-        self.entry.pack(side="right", fill="x", expand=True, padx=(self.gap, 0))
         self.entry.bind("<Return>", lambda event: self.enroll_button.invoke())
-        self.enroll_button = ttk.Button(pane, text="Enrol", command=self.enroll, style="Main.TButton")
+        ttk.Label(row, text="Name").pack(side="left")
+        self.entry.pack(side="right", fill="x", expand=True, padx=(self.gap, 0))
+        self.enroll_button = ttk.Button(pane, command=self.enroll, style="Main.TButton")
         self.enroll_file_button = ttk.Button(pane, text="From a file …", command=lambda: self.open(self.enroll))
-        for place, button in (((2, 0), self.new_button), ((2, 1), self.forget_button),
-                              ((5, 0), self.enroll_button), ((5, 1), self.enroll_file_button)):
-            button.grid(row=place[0], column=place[1], sticky="ew", pady=(self.gap if place[0] == 2 else 0, 0),
-                        padx=(0, self.gap // 2) if place[1] == 0 else (self.gap // 2, 0))
+        self.two_buttons(5, self.enroll_button, self.enroll_file_button)
+
+    def two_buttons(self, row, left, right):
+        """Lay two buttons of the same width side by side."""
+        left.grid(row=row, column=0, sticky="ew", padx=(0, self.gap // 2))
+        right.grid(row=row, column=1, sticky="ew", padx=(self.gap // 2, 0))
 
     def build_probe(self, pane):
-        """Build the questions, the buttons of the probe, its verdict and the threshold."""
+        """Build the two questions, the buttons of the probe, the card of its verdict and the threshold."""
         pane.columnconfigure(0, weight=1)
         pane.rowconfigure(1, weight=1)
         bar, self.result, below = ttk.Frame(pane), ttk.Frame(pane, style="Card.TFrame"), ttk.Frame(pane)
-        bar.grid(sticky="ew")
-        self.result.grid(sticky="nsew", pady=self.gap)
-        below.grid(sticky="ew")
+        for part, sticky in ((bar, "ew"), (self.result, "nsew"), (below, "ew")):
+            part.grid(sticky=sticky, pady=(0, self.gap))
         self.question = tk.StringVar(value="claim")
-        for value in ("claim", "who"):
-            button = ttk.Radiobutton(bar, style="Toolbutton", variable=self.question, value=value, command=self.update,
-                                     text="Who is it?")
-            button.pack(side="left")
-            self.claim_button = button if value == "claim" else self.claim_button
+        self.claim_button, who_button = (ttk.Radiobutton(
+            bar, text="Who is it?", style="Toolbutton", variable=self.question, value=value, command=self.update)
+            for value in ("claim", "who"))
+        self.claim_button.pack(side="left")
+        who_button.pack(side="left")
         self.record_button = ttk.Button(bar, text="Record", command=self.verify, style="Main.TButton")
         self.open_button = ttk.Button(bar, text="Open a file …", command=lambda: self.open(self.verify))
         self.cancel_button = ttk.Button(bar, text="Cancel", command=self.cancel)
         for button in (self.cancel_button, self.open_button, self.record_button):
             button.pack(side="right", padx=(self.gap, 0))
+        self.build_card(self.result)
+        self.build_threshold(below)
+
+    def build_card(self, pane):
+        """Build the large words, the smaller ones and the board below them."""
         base = nametofont("TkDefaultFont")
-        self.large = base.copy()
+        self.large = base.copy()            # Tk forgets a font that nobody holds
         self.large.configure(size=round(2.4 * base.cget("size")), weight="bold")
-        self.headline = ttk.Label(self.result, style="Card.TLabel", font=self.large)
-        self.headline.pack(anchor="w", padx=2 * self.gap, pady=(self.gap, 0))
-        self.detail = ttk.Label(self.result, style="Card.TLabel", foreground=MUTED)
+        self.headline = ttk.Label(pane, style="Card.TLabel", font=self.large)
+        self.detail, self.board = self.text(pane, style="Card.TLabel", foreground=MUTED), Board(pane)
+        self.headline.pack(fill="x", padx=2 * self.gap, pady=(self.gap, 0))
         self.detail.pack(fill="x", padx=2 * self.gap)
-        self.detail.bind("<Configure>", lambda event: event.widget.configure(wraplength=event.width))
-        self.board = Board(self.result)
         self.board.canvas.pack(fill="x", padx=self.gap, pady=self.gap)
         self.board.canvas.bind("<Configure>", lambda event: self.update())
-        self.build_threshold(below)
 
     def build_threshold(self, bar):
         """Build the slider and its readout."""
@@ -522,18 +543,11 @@ class App:
         self.slider = ttk.Scale(bar, from_=-1, to=1, variable=self.threshold, command=self.move)
         for key, step in (("<Left>", -0.005), ("<Right>", 0.005), ("<Down>", -0.05), ("<Up>", 0.05)):
             self.slider.bind(key, lambda event, step=step: self.move(self.threshold.get() + step) or "break")
-        self.reset_button = ttk.Button(bar, text="Reset", command=self.reset)
+        self.reset_button = ttk.Button(bar, text="Reset", command=lambda: self.set_threshold(self.loaded.threshold))
         self.rates.pack(side="bottom", anchor="w")
         self.readout.pack(side="left")
         self.reset_button.pack(side="right")
         self.slider.pack(side="left", fill="x", expand=True, padx=self.gap)
-
-    def picture(self, parent):
-        """Return a new canvas for a picture, which is drawn anew whenever its size changes."""
-        canvas = tk.Canvas(parent, width=1, height=1, background=CARD, highlightthickness=0)
-        canvas.pack(side="left" if parent is not self.result else "top", fill="both", expand=True, padx=self.gap // 2)
-        canvas.bind("<Configure>", lambda event: self.draw_all())
-        return canvas
 
     # ---- its worker
 
@@ -607,7 +621,7 @@ class App:
             button.state(["!disabled" if possible else "disabled"])
         if not self.busy:
             self.card(*self.words())
-            self.draw_board()
+            self.board.show(self.heard.scores if self.heard else [], self.value, chosen, self.question.get() == "who")
 
     def words(self):
         """Return the headline, its colour and the detail that fit the state."""
@@ -659,6 +673,7 @@ class App:
         if messagebox.askokcancel("Forget a speaker", f"Delete everything enrolled of {name}? This cannot be undone.",
                                   icon="warning", default="cancel", parent=self.root):
             self.name.set("")
+            self.begin("work", "One moment …")
             self.run(lambda: self.verifier("forget", name), lambda _: self.refresh(f"{name} is forgotten."))
 
     def open(self, work):
@@ -675,9 +690,9 @@ class App:
 
     def verify(self, path=None):
         """Hear a probe, from a file or the microphone."""
-        self.heard = None
-        self.pictures["spectrum"].delete("all")
         self.take("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
+        self.heard = None           # nothing of the probe before may pass for a verdict on this one
+        self.pictures["spectrum"].delete("all")
 
     def take(self, words, path, work, then):
         """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears."""
@@ -695,11 +710,9 @@ class App:
         self.cancelled.clear()
         self.say("")
         self.tabs.select(0)
-        if path:
-            self.begin("work", "One moment …")
-        else:
-            self.focus = self.root.focus_get()
-            self.begin("recording", "Opening the microphone …")
+        self.focus = self.root.focus_get()
+        self.begin("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
+        if not path:
             self.cancel_button.focus()
         self.run(job, then)
 
@@ -754,19 +767,13 @@ class App:
         self.update()
 
     def show_devices(self, devices):
-        """List the microphones, and choose the one of --device."""
-        self.numbers = [None, *(device.number for device in devices)]
-        names = [f"{device.number}: {device.name}" for device in devices]
-        self.device.configure(values=["System default", *names])
-        wanted = [number for number, name in enumerate(names, 1)
-                  if self.config.device is not None and self.config.device.lower() in name.lower()]
-        if len(wanted) == 1:
-            self.device.current(wanted[0])
-
-    def no_devices(self, text):
-        """Show that there is no microphone; files can still be opened."""
-        self.device.set("No microphone")
-        self.say(text, BAD)
+        """List the microphones; or, given a text, say why there is none, files can still be opened."""
+        if isinstance(devices, str):
+            self.device.set("No microphone")
+            self.say(devices, BAD)
+            return
+        self.numbers += [device.number for device in devices]
+        self.device.configure(values=[DEFAULT_DEVICE, *(f"{device.number}: {device.name}" for device in devices)])
 
     def show_loaded(self, loaded):
         """Take what must be known of the model; or of why there is none, a text."""
@@ -774,10 +781,9 @@ class App:
             self.problem = loaded
         else:
             self.loaded, self.problem, self.sr = loaded, loaded.problem, loaded.sr
-            self.reset()
+            self.set_threshold(loaded.threshold)
         self.progress.stop()
         self.progress.pack_forget()
-        self.loading.pack_forget()
         self.rest()
         (self.list if self.people else self.entry).focus()
 
@@ -797,16 +803,12 @@ class App:
         """Set the threshold by hand, in half hundredths."""
         self.set_threshold(round(200 * min(max(float(value), -1), 1)) / 200)
 
-    def reset(self):
-        """Go back to the threshold that was measured, or to none."""
-        self.set_threshold(self.loaded.threshold)
-
     def set_threshold(self, value):
         """Set the threshold, None for none: verdict, scale and error rates follow, the stored ones where they are."""
         self.value = value
         self.threshold.set(value or 0)
         far, frr = (None, None) if value is None else self.loaded.rates[round(200 * (value + 1))]
-        if value == self.loaded.threshold:
+        if value is not None and value == self.loaded.threshold:
             far, frr = self.loaded.measured
         self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
         self.rates.configure(text="Its error rates are not measured." if far is None else
@@ -814,16 +816,6 @@ class App:
         self.update()
 
     # ---- its pictures
-
-    def draw_board(self):
-        """Draw the bars or the scale."""
-        scores = self.heard.scores if self.heard else []
-        if not self.loaded or not self.people:
-            self.board.canvas.delete("all")
-        elif self.question.get() == "who" and scores:
-            self.board.bars(scores, self.value, self.chosen())
-        else:
-            self.board.scale(dict(scores).get(self.chosen()), self.value)
 
     def draw_all(self):
         """Ask for the pictures that can be seen."""

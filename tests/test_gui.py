@@ -81,7 +81,8 @@ class FakeModel:
         if not self.model:
             raise InputError("--model_path is ./model: there is no model; train one")
         rates = [(1 - i / 400, i / 400) for i in range(401)]
-        return gui.Loaded(8000, self.measured, (0.0123, 0.0456), "" if self.measured else "measure one with python test.py", rates)
+        problem = "" if self.measured else "measure one with python test.py"
+        return gui.Loaded(8000, self.measured, (0.0123, 0.0456), problem, rates)
 
     def enroll(self, name, sound):
         if isinstance(sound, str):
@@ -369,13 +370,15 @@ def test_device_and_length_reach_the_recorder(open_window):
         return WAVE
 
     app = open_window(FakeModel("Ana"), recorder, argv=["--seconds", "7", "--device", "usb"])
-    assert app.device.get() == "3: USB microphone"
+    assert app.device["values"] == ("System default", "0: Built-in Audio", "3: USB microphone")
     choose(app, "Ana")
     press(app, app.record_button)
-    app.device.current(0)
+    app.device.current(2)
     app.seconds.set("2.5")
     press(app, app.record_button)
-    assert heard == [(7.0, 8000, 3), (2.5, 8000, None)]
+    app.device.current(0)
+    press(app, app.record_button)
+    assert heard == [(7.0, 8000, "usb"), (2.5, 8000, 3), (2.5, 8000, None)]
     app.seconds.set("-1")
     press(app, app.record_button)
     assert message(app) == "recording length is '-1': it must be from 1 to 3600 s"
@@ -514,6 +517,8 @@ def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monke
     assert [path.name for path in sorted((tmp_path / "enroll").glob("*.*"))] == [".lock", "Ana.json", "Ana.npy"]
     press(app, app.record_button)
     score = dict(app.heard.scores)["Ana"]
+    sent = {**vars(app.loaded), **vars(app.heard)}.values()
+    assert {type(value).__module__ for value in sent} == {"builtins"}       # of model.py, they would load TensorFlow
     app.set_threshold(score)
     assert card(app) == ("Same person", gui.GOOD)
     monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: str(corpus / "test" / "voice09" / "01.wav"))
