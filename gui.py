@@ -293,12 +293,12 @@ class Board:
 
     def scale(self, score, threshold):
         """Draw a score on the scale of cosines, with the threshold, both of which may be None."""
-        self.canvas.delete("all")
         x, line = self.axis(-1, 1), self.line
         top, bottom = 2.2 * line, 3.8 * line
         self.box(x(-1), top, x(1), bottom, LINE)
         for tick in (-1, -0.5, 0, 0.5, 1):
-            self.text(x(tick), bottom + 0.7 * line, f"{tick:g}", MUTED)
+            if threshold is None or abs(x(tick) - x(threshold)) > line:         # its line runs through there
+                self.text(x(tick), bottom + 0.7 * line, f"{tick:g}", MUTED)
         if threshold is not None:
             self.box(x(-1), top, x(threshold), bottom, BAD_TINT)
             self.box(x(threshold), top, x(1), bottom, GOOD_TINT)
@@ -319,7 +319,6 @@ class Board:
 
     def bars(self, scores, threshold, chosen):
         """Draw (name, score) as bars, as many as there is room for, with the threshold across."""
-        self.canvas.delete("all")
         line, shown = self.line, scores[:max(1, int(self.canvas.winfo_height() / self.line - 1.6))]
         left = max(nametofont("TkHeadingFont").measure(short(name)) for name, _ in shown) + 0.5 * line
         x = self.axis(min(0, *(score for _, score in shown), threshold or 0) - 0.02, 1, left, 2.5 * line)
@@ -365,8 +364,10 @@ def dress(root):
                   fieldbackground=[("disabled", PAPER), ("readonly", CARD)])
     for kind in ("TCombobox", "TSpinbox", "TScale"):
         style.configure(kind, arrowsize=round(0.7 * line))
-    style.configure("TScale", arrowsize=line, sliderlength=1.5 * line, background="#8fb0da")
-    style.map("TScale", background=[("focus", ACCENT), ("disabled", PAPER)])
+    style.configure("TScale", arrowsize=line, sliderlength=0.8 * line, gripcount=0)
+    style.map("TScale", **{part: [("disabled", LINE), ("focus", ACCENT), ("!disabled", "#7ba3d6")]
+                           for part in ("background", "lightcolor", "darkcolor")})
+    style.configure("Treeview.Heading", relief="flat")
     style.configure("Card.TFrame", background=CARD)
     style.configure("Card.TLabel", background=CARD)
     style.configure("Heading.TLabel", font="TkHeadingFont")
@@ -539,7 +540,7 @@ class App:
     def build_threshold(self, bar):
         """Build the slider and its readout."""
         self.threshold = tk.DoubleVar()
-        self.readout, self.rates = ttk.Label(bar), ttk.Label(bar, foreground=MUTED)
+        self.readout, self.rates = ttk.Label(bar, text="Threshold"), ttk.Label(bar, foreground=MUTED)
         self.slider = ttk.Scale(bar, from_=-1, to=1, variable=self.threshold, command=self.move)
         for key, step in (("<Left>", -0.005), ("<Right>", 0.005), ("<Down>", -0.05), ("<Up>", 0.05)):
             self.slider.bind(key, lambda event, step=step: self.move(self.threshold.get() + step) or "break")
@@ -621,7 +622,10 @@ class App:
             button.state(["!disabled" if possible else "disabled"])
         if not self.busy:
             self.card(*self.words())
-            self.board.show(self.heard.scores if self.heard else [], self.value, chosen, self.question.get() == "who")
+            self.board.canvas.delete("all")
+            if self.loaded and self.people:
+                scores = self.heard.scores if self.heard else []
+                self.board.show(scores, self.value, chosen, everybody=self.question.get() == "who")
 
     def words(self):
         """Return the headline, its colour and the detail that fit the state."""
@@ -811,7 +815,8 @@ class App:
         if value is not None and value == self.loaded.threshold:
             far, frr = self.loaded.measured
         self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
-        self.rates.configure(text="Its error rates are not measured." if far is None else
+        self.rates.configure(text="The slider sets one by hand." if value is None else
+                             "Its error rates are not measured." if far is None else
                              f"FAR {far:.1%} of other people are let in, FRR {frr:.1%} of the right ones turned away.")
         self.update()
 

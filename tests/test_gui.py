@@ -291,12 +291,14 @@ def test_without_model_or_threshold_it_says_what_to_do(open_window):
     app = open_window(FakeModel("Ana", model=False))
     assert card(app)[0] == "No model"
     assert "there is no model; train one" in app.detail["text"]
+    assert board(app) == []
     assert app.record_button.instate(["disabled"])
     app = open_window(FakeModel("Ana", threshold=False))
     choose(app, "Ana")
     press(app, app.record_button)
     assert card(app) == ("Score 0.90", gui.MUTED)
     assert "measure one with python test.py" in app.detail["text"]
+    assert (app.readout["text"], app.rates["text"]) == ("No threshold", "The slider sets one by hand.")
     app.move(0.5)
     assert card(app) == ("Same person", gui.GOOD)
 
@@ -329,6 +331,9 @@ def test_level_countdown_and_escape(open_window):
     assert message(app) == "cancelled: nothing was saved"
     assert "verify" not in model.calls
     assert app.root.focus_get() is app.record_button
+    app.record_button.invoke()                              # the next recording is not cancelled
+    wait(app, lambda: card(app)[0].startswith("Speak now"))
+    press(app, app.cancel_button)
 
 
 def test_closing_while_recording_saves_nothing(open_window):
@@ -351,13 +356,13 @@ def test_without_a_microphone_files_still_do(open_window, monkeypatch):
     assert app.device.get() == "No microphone"
     assert message(app) == "there is no microphone: plug one in"
     choose(app, "Ana")
-    app.say("")
-    press(app, app.record_button)
-    assert message(app) == "there is no microphone: plug one in"
-    assert card(app)[0] == "Is it Ana?"                     # no verdict is left over
     monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: "probe.wav")
     press(app, app.open_button)
     assert card(app)[0] == "Same person"
+    assert message(app) == ""
+    press(app, app.record_button)
+    assert message(app) == "there is no microphone: plug one in"
+    assert card(app)[0] == "Is it Ana?"                     # the verdict on the file is gone
     press(app, app.enroll_file_button)
     assert message(app) == "probe.wav cannot be read: Format not recognised."
 
