@@ -21,6 +21,8 @@ import tqdm
 FEATURE_FLAGS = ("sr", "nfft", "window", "hop", "tisv_frame", "top_db")  # what a stored feature depends on
 MODEL_FLAGS = ("hidden", "proj", "num_layer")                            # what a stored weight depends on
 
+PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
+
 # flag: lowest, highest, what it must be. NaN is in no range.
 RANGES = {
     "sr": (1000, 192000, "it must be a sampling rate from 1000 to 192000 Hz"),
@@ -58,9 +60,9 @@ RANGES = {
 }
 
 
-CONTRADICTIONS = (("train", "verify"), ("far", "threshold"), ("verify", "replace"), ("verify", "forget"),
-                  ("verify", "keep_recording"), ("forget", "replace"), ("forget", "input"),
-                  ("forget", "keep_recording"))
+CONTRADICTIONS = (("train", "verify"), ("train", "export"), ("verify", "export"), ("far", "threshold"),
+                  ("verify", "replace"), ("verify", "forget"), ("verify", "keep_recording"), ("forget", "replace"),
+                  ("forget", "input"), ("forget", "keep_recording"))
 
 
 class InputError(ValueError):
@@ -124,8 +126,9 @@ def add_model_flags(add):
     add("--hidden", type=int, default=128, help="LSTM cells per layer")
     add("--proj", type=int, default=64, help="dimension of each layer's projection, and of the d-vector")
     add("--num_layer", type=int, default=3, help="LSTM layers")
-    add("--model_path", default="./model", help="folder of the model")
+    add("--model_path", default="./model", help="folder of the model; without ./model, verification takes ./pretrained")
     add("--model_num", type=int, help="number of the checkpoint to load; none: the best on validation")
+    add("--export", metavar="DIR", help="model.py: write the model to DIR, without what only training needs, and end")
     add("--restore", **SWITCH, help="go on with the training run in --model_path")
     add("--init_from", metavar="DIR", help="start a new run from the weights of the model in DIR")
 
@@ -254,6 +257,15 @@ def adopt(config, stored, source):
             raise InputError(f"--{name} is {typed}, but {source} was made with {value}: leave the flag out, "
                              "or name another folder")
         setattr(config, name, value)
+
+
+def choose_model(config):
+    """Take the model that comes with the project where --model_path was not given and ./model is missing; say which."""
+    if "model_path" in config.given:
+        return
+    if not any(os.path.exists(os.path.join(config.model_path, name)) for name in ("config.json", "Check_Point")):
+        config.model_path = os.path.relpath(PRETRAINED)
+    print(f"model: {config.model_path}", file=sys.stderr)
 
 
 # ---- what all scripts do alike ----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that `model.embed` reads
 MIN_SPEECH_SECONDS = 0.5     # an utterance with less gives no segment
 SILENT_PEAK = 1e-4           # full scale is 1: three steps of 16-bit audio, -80 dB
+STEADY_DB = 2.0              # standard deviation of the level below which a sound is no speech
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
 STFT_BLOCK = 1024            # frames transformed at a time; they stay in the processor's cache
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
@@ -184,6 +185,15 @@ def speech_segments(wave, config):
         return np.empty((0, N_MELS, config.tisv_frame), np.float32), seconds
     frames = log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
     return cut(frames, config.tisv_frame), seconds
+
+
+def steady(segments):
+    """Tell whether the level of log-mel segments (K, 40, frames) hardly changes, as that of noise, hum or a tone does.
+
+    The levels of voiced speech have a standard deviation of 5 dB and more, those of white noise 0.4 dB.
+    """
+    levels = 10 * np.log10(np.sum(10.0 ** np.asarray(segments, float), axis=1))             # dB, (K, frames)
+    return bool(np.std(levels) < STEADY_DB)
 
 
 def segments(wave, config):

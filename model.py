@@ -16,6 +16,7 @@ import pathlib
 import platform
 import re
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -255,6 +256,23 @@ def open_model(config):
     return encoder, stored
 
 
+def export(config):
+    """Write the model in config.model_path to the folder config.export: weights, flags, thresholds, history.
+
+    What only training needs, two thirds of a checkpoint, stays behind.
+    """
+    encoder, trained = load_encoder(config.model_path, config.model_num)
+    target = pathlib.Path(config.export)
+    if checkpoint_numbers(target):
+        raise InputError(f"--export is {target}: there is a model already; name another folder")
+    (target / "Check_Point").mkdir(parents=True, exist_ok=True)
+    tf.train.Checkpoint(encoder=encoder).write(checkpoint_path(target, trained.model_num))
+    for name in ("config.json", "thresholds.json", "history.csv"):
+        if os.path.exists(os.path.join(config.model_path, name)):
+            shutil.copyfile(os.path.join(config.model_path, name), target / name)
+    print(f"checkpoint {trained.model_num} of {config.model_path} is in {target}")
+
+
 def restore(checkpoint, path):
     """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
     try:
@@ -391,6 +409,7 @@ class Verdict:
     problem: str = ""
     speaker: str = ""
     score: float | None = None
+    llr: float | None = None            # log-likelihood ratio of the same to different persons, natural logarithm
     threshold: Threshold | None = None
     enrolled_seconds: float = 0.0
     probe_seconds: float = 0.0
@@ -417,8 +436,9 @@ class Verdict:
         if self.problem:
             return f"{self.probe}: {self.problem}"
         probe, speaker = self.probe_seconds, self.enrolled_seconds
+        llr = "" if self.llr is None else f", log-likelihood ratio {self.llr:.2f}"
         lines = [f"{self.decision}: {self.probe} and {self.speaker}",
-                 f"  score {self.score:.4f}, threshold {self.threshold}",
+                 f"  score {self.score:.4f}{llr}, threshold {self.threshold}",
                  f"  speech: {probe:.1f} s of {self.probe}, {speaker:.1f} s of {self.speaker}"]
         if len(self.scores) > 1:
             lines += [f"  {score:7.4f}  {speaker}" for speaker, score in self.scores]
@@ -462,6 +482,11 @@ class Verifier:
             return None, None
         return tuple(float(np.interp(value, utils.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
 
+    def llr(self, score):
+        """Return the log-likelihood ratio of a score, None where the model stores no calibration."""
+        calibration = (self.measured or {}).get("calibration")
+        return calibration and calibration["scale"] * score + calibration["offset"]
+
     def voices(self, path, speaker=None):
         """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
 
@@ -489,6 +514,8 @@ class Verifier:
         """Yield (file, segments (K, 40, frames), seconds of speech, why it gave none) of audio or of a feature file."""
         if path.suffix != ".npy":
             cuts, entry = data_preprocess.process_utterance(path, self.config)
+            if len(cuts) and data_preprocess.steady(cuts):
+                cuts, entry = (), {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
             yield path.name, cuts, entry["speech_seconds"], entry["dropped"]
             return
         record = read_json(path.with_suffix(".json")) or {}
@@ -530,7 +557,8 @@ class Verifier:
         scores = [float(probe.centroid @ voice.centroid) for voice in voices]
         order = sorted(range(len(voices)), key=lambda index: -scores[index])
         best = voices[order[0]]
-        return Verdict(probe.name, "", best.name, scores[order[0]], threshold or self.threshold, best.seconds,
+        score = scores[order[0]]
+        return Verdict(probe.name, "", best.name, score, self.llr(score), threshold or self.threshold, best.seconds,
                        probe.seconds, [(voices[index].name, scores[index]) for index in order])
 
 
@@ -808,7 +836,9 @@ def store_thresholds(model_path, model_num, evaluation, source, best=None):
     path = os.path.join(model_path, "thresholds.json")
     best = best or (read_json(path) or {}).get("best")
     _, far, frr = utils.error_rates(evaluation.scores, evaluation.labels, at=utils.CURVE)
+    scale, offset = utils.calibrate(evaluation.scores, evaluation.labels)
     write_json(path, {"model_num": model_num, "source": source, "points": evaluation.points, "best": best,
+                      "calibration": {"scale": scale, "offset": offset},
                       "curve": {"far": far.tolist(), "frr": frr.tolist()}})
 
 
@@ -830,9 +860,12 @@ def use_cores():
 
 
 def work(config):
-    """Train, verify or test, as the flags say."""
+    """Train, verify, export or test, as the flags say."""
     use_cores()
+    if config.export:
+        return export(config)
     if config.verify:
+        configuration.choose_model(config)
         return print_verdicts(config)
     if config.train:
         train(config)

@@ -175,7 +175,7 @@ def check(wave, config):
     Raises
     ------
     InputError
-        If it is silent, clipped, or holds less than config.min_speech seconds of speech; it says what to do.
+        If it is silent, steady, clipped, or holds less than config.min_speech seconds of speech; it says what to do.
     """
     peak = np.abs(wave).max(initial=0)
     clipped = np.mean(np.abs(wave) >= FULL_SCALE) if len(wave) else 0
@@ -186,6 +186,8 @@ def check(wave, config):
         raise InputError(f"the recording is clipped, {clipped:.1%} of its samples are at full scale: turn the "
                          "microphone down or move away from it, and record again")
     segments, seconds = data_preprocess.speech_segments(wave, config)
+    if len(segments) and data_preprocess.steady(segments):
+        raise InputError("no speech, the level hardly changes, as that of noise or a hum: speak up, and record again")
     if seconds < config.min_speech:
         raise InputError(f"too little speech, {seconds:.1f} s; --min_speech is {config.min_speech:g} s: speak longer, "
                          "and record again")
@@ -367,6 +369,7 @@ def work(config):
             print(f"deleted: {path}")
         return 0
     name = data_preprocess.speaker_name(config.speaker)
+    configuration.choose_model(config)
     adopt_model(config)
     if config.verify:
         data_preprocess.enrolment_sources(config.enroll_path)       # without one, nobody need speak

@@ -85,8 +85,9 @@ def save_picture(figure, path):
 
 def work(config):
     """Evaluate, print, write the report, and store the thresholds where that is wanted."""
-    if config.train:
-        raise InputError("--train is True: test.py only tests; python model.py --train True trains")
+    for mode in ("train", "verify"):
+        if getattr(config, mode):
+            raise InputError(f"--{mode} is True: test.py only tests; python model.py --{mode} True does that")
     model.use_cores()
     evaluation = model.test(config)
     print(evaluation.describe(model.load_thresholds(config.model_path, config.model_num)))

@@ -14,12 +14,13 @@ import pathlib
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.special
+import scipy  # loads its parts when they are used
 
 from configuration import InputError, quiet_libraries, read_json, write_whole
 from data_preprocess import N_MELS, open_features, read_settings
 
 FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
+P_TARGETS = (0.01, 0.05)         # prior probabilities of a target trial in the detection costs
 CURVE = np.linspace(-1, 1, 401)  # thresholds at which a model stores its FAR and FRR
 
 
@@ -336,8 +337,8 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
             [speaker for speaker in speakers if speaker.name in names])
 
 
-def error_rates(scores, labels, at=None):
-    """Return false-acceptance and false-rejection rates; a trial is accepted where score >= threshold.
+class Trials:
+    """Scored trials, sorted once, whose error rates are asked for under several weights.
 
     Parameters
     ----------
@@ -345,29 +346,59 @@ def error_rates(scores, labels, at=None):
         -inf for a probe without speech.
     labels : array-like of bool, shape (n,)
         True for a target trial.
-    at : np.ndarray, shape (k,), optional
-        The thresholds; without them, the distinct scores, ascending, and +inf.
 
-    Returns
-    -------
+    Attributes
+    ----------
     thresholds : np.ndarray, shape (k,)
-    far, frr : np.ndarray, shape (k,)
+        The distinct scores, ascending, and +inf. A trial is accepted where score >= threshold.
 
     Raises
     ------
     InputError
         If a score is NaN, or target or non-target trials are missing.
     """
-    scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
-    targets, others = np.sort(scores[labels]), np.sort(scores[~labels])
-    if np.isnan(scores).any():
-        raise InputError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: there is no error rate")
-    if not len(targets) or not len(others):
-        raise InputError(f"{len(targets)} target and {len(others)} non-target trials: error rates need both kinds")
-    thresholds = np.append(np.unique(scores), np.inf) if at is None else at
-    far = (len(others) - np.searchsorted(others, thresholds, side="left")) / len(others)
-    frr = np.searchsorted(targets, thresholds, side="left") / len(targets)
-    return thresholds, far, frr
+
+    def __init__(self, scores, labels):
+        scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
+        if np.isnan(scores).any():
+            raise InputError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: there is no error rate")
+        if not labels.any() or labels.all():
+            raise InputError(f"{labels.sum()} target and {(~labels).sum()} non-target trials: error rates need both "
+                             "kinds")
+        self.labels, self.order = labels, np.argsort(scores, kind="stable")
+        distinct, self.starts = np.unique(scores[self.order], return_index=True)
+        self.thresholds = np.append(distinct, np.inf)
+        targets, others = self.counts()
+        kind = np.sign(targets) - np.sign(others)                    # of a distinct score: 1, -1, 0 if it has both
+        self.runs = self.starts[np.append(True, (np.diff(kind) != 0) | (kind[1:] == 0))]
+
+    def counts(self, weights=None, starts=None):
+        """Return the weights of the target and of the non-target trials at each distinct score, (k - 1,) both.
+
+        With `starts` = runs, at each stretch of scores that only targets have, or only non-targets.
+        """
+        starts = self.starts if starts is None else starts
+        weights = np.ones(len(self.order)) if weights is None else weights[self.order]
+        targets = np.add.reduceat(weights * self.labels[self.order], starts)
+        return targets, np.add.reduceat(weights, starts) - targets
+
+    def rates(self, weights=None):
+        """Return FAR and FRR (k,) at the thresholds; `weights` (n,) of the trials are 1 by default."""
+        below = [np.concatenate(([0.0], np.cumsum(part))) for part in self.counts(weights)]
+        return (below[1][-1] - below[1]) / below[1][-1], below[0] / below[0][-1]
+
+
+def error_rates(scores, labels, at=None):
+    """Return thresholds, false-acceptance and false-rejection rates; a trial is accepted where score >= threshold.
+
+    The thresholds are `at` (k,), or those of Trials, which also tells the parameters and what is raised.
+    """
+    trials = Trials(scores, labels)
+    far, frr = trials.rates()
+    if at is None:
+        return trials.thresholds, far, frr
+    index = np.searchsorted(trials.thresholds, at, side="left")
+    return at, far[index], frr[index]
 
 
 def equal_error_rate(scores, labels):
@@ -380,6 +411,139 @@ def equal_error_rate(scores, labels):
 def equal(far, frr):
     """Return the first index at which two rates differ least; rounded, so that equal differences tie."""
     return int(np.argmin(np.round(np.abs(far - frr), 12)))
+
+
+def min_dcf(far, frr, p_target):
+    """Return the least detection cost over the thresholds of `Trials.rates`, C_miss = C_fa = 1, normalised.
+
+    Cost and norm as in NIST's speaker recognition evaluations: 1 is what rejecting or accepting all would cost.
+    """
+    return float(np.min(p_target * frr + (1 - p_target) * far)) / min(p_target, 1 - p_target)
+
+
+def area_under_curve(far, frr):
+    """Return the area under the ROC curve of `Trials.rates`: how often a target scores above a non-target."""
+    return float(-np.trapezoid(1 - frr, far))
+
+
+def miss_rate(far, frr, bound):
+    """Return the FRR at the lowest threshold of `Trials.rates` that keeps FAR within `bound`."""
+    return float(frr[np.argmax(far <= bound)])
+
+
+def llr_costs(llrs, labels):
+    """Return what each trial's log-likelihood ratio (n,), natural logarithm, costs: {measure: costs (n,)}.
+
+    The mean over the target trials plus that over the non-target trials is the measure: "cllr" in bits (Brummer, du
+    Preez 2006, eq. 8; 0 is perfect, 1 is what ratios of 1 cost, an infinitely wrong ratio costs infinity), and the
+    normalised detection cost at the Bayes threshold, log(1 / p - 1), for each prior.
+    """
+    costs = {}
+    for p in P_TARGETS:
+        wrong = (llrs >= np.log(1 / p - 1)) != labels
+        costs[f"act_dcf_{p}"] = wrong * np.where(labels, p, 1 - p) / min(p, 1 - p)
+    return costs | {"cllr": np.logaddexp(0, np.where(labels, -llrs, llrs)) / np.log(4)}
+
+
+def class_means(costs, labels, weights=None):
+    """Return the weighted mean of costs (n,) over target trials plus that over non-target trials."""
+    weights = np.ones(len(costs)) if weights is None else weights
+    parts = weights * labels, weights * ~labels
+    return float(sum(np.sum(part * np.where(part > 0, costs, 0)) / part.sum() for part in parts))  # 0 x infinity is 0
+
+
+def cllr(llrs, labels):
+    """Return the cost of log-likelihood ratios (n,) of trials, in bits; see llr_costs."""
+    llrs, labels = np.asarray(llrs, float), np.asarray(labels, bool)
+    return class_means(llr_costs(llrs, labels)["cllr"], labels)
+
+
+def min_cllr(trials, weights=None):
+    """Return the Cllr of `Trials` after the best monotonic calibration, by pool adjacent violators."""
+    targets, others = trials.counts(weights, trials.runs)
+    kept = targets + others > 0
+    targets, others = targets[kept], others[kept]
+    posterior = scipy.optimize.isotonic_regression(targets / (targets + others), weights=targets + others).x
+    with np.errstate(divide="ignore"):
+        llrs = np.log(posterior) - np.log1p(-posterior) - np.log(targets.sum() / others.sum())
+    labels = np.arange(2 * len(llrs)) < len(llrs)
+    costs = np.logaddexp(0, np.where(labels, -np.tile(llrs, 2), np.tile(llrs, 2))) / np.log(4)
+    return class_means(costs, labels, np.concatenate((targets, others)))
+
+
+def measures(trials, weights=None, costs=None):
+    """Return all measures of scored trials.
+
+    Parameters
+    ----------
+    trials : Trials
+    weights : np.ndarray, shape (n,), optional
+        How often each trial counts.
+    costs : dict, optional
+        llr_costs of their calibrated ratios; without them the measures of calibration are left out.
+
+    Returns
+    -------
+    dict
+        Name: figure. A rate at a bound f on the FAR needs 1 / f non-target trials, else it is None.
+    """
+    far, frr = trials.rates(weights)
+    best, others = equal(far, frr), np.count_nonzero(~trials.labels)
+    found = {"eer": float(far[best] + frr[best]) / 2}
+    found.update({f"min_dcf_{p}": min_dcf(far, frr, p) for p in P_TARGETS})
+    found["auc"] = area_under_curve(far, frr)
+    found.update({f"frr_at_far_{bound}": miss_rate(far, frr, bound) if others * bound >= 1 else None
+                  for bound in FALSE_ALARMS})
+    if costs:
+        found.update({name: class_means(cost, trials.labels, weights) for name, cost in costs.items()})
+        found["min_cllr"] = min_cllr(trials, weights)
+    return found
+
+
+def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
+    """Return 95 % intervals of the measures, resampling speakers.
+
+    Speakers are drawn with replacement; a target trial counts as often as its speaker was drawn, a non-target trial
+    the product of both speakers' counts (Bootstrapping of dependent trials; Bengio, Mariethoz 2004).
+
+    Parameters
+    ----------
+    trials : Trials
+    enrolled, probes : np.ndarray of int, shape (n,)
+        The speakers of each trial, numbered from 0.
+    costs : dict, optional
+        As in `measures`.
+    resamples, seed : int
+
+    Returns
+    -------
+    dict
+        Name: (low, high); None where a measure is None.
+    """
+    rng, n_speakers = np.random.default_rng(seed), int(max(enrolled.max(), probes.max())) + 1
+    same, found = enrolled == probes, []
+    while len(found) < resamples:
+        drawn = np.bincount(rng.integers(n_speakers, size=n_speakers), minlength=n_speakers).astype(float)
+        weights = np.where(same, drawn[enrolled], drawn[enrolled] * drawn[probes])
+        if all(part.sum() > 0 for part in trials.counts(weights)):       # else there is nothing to measure
+            found.append(measures(trials, weights, costs))
+    return {name: None if value is None else tuple(np.percentile([one[name] for one in found], (2.5, 97.5)).tolist())
+            for name, value in found[0].items()}
+
+
+def calibrate(scores, labels):
+    """Return scale and offset that turn scores into log-likelihood ratios: logistic regression, both classes alike.
+
+    Trials without a finite score are left out; a mild penalty keeps the scale finite where the classes are separable.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
+    heard = np.isfinite(scores)
+    share = labels[heard].mean()
+    weights = np.where(labels[heard], 0.5 / share, 0.5 / (1 - share))
+    fitted = LogisticRegression(C=1000).fit(scores[heard, np.newaxis], labels[heard], weights)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
 def operating_points(scores, labels, false_alarms=FALSE_ALARMS):

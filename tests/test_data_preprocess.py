@@ -445,3 +445,13 @@ def test_audio_outside_a_speakers_folder_is_named(tmp_path, capsys):
     soundfile.write(raw / "stray.wav", tone(1), 16000)
     assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
     assert "stray.wav lies in no speaker's folder" in capsys.readouterr().err
+
+
+def test_noise_is_steady_and_speech_is_not(corpus):
+    flags = configuration.get_config([])
+    noise = np.random.default_rng(0).standard_normal(24000).astype(np.float32)
+    assert data_preprocess.steady(data_preprocess.segments(noise, flags))
+    recordings = sorted((corpus / "test").rglob("*.wav"))
+    assert len(recordings) == 18
+    for path in recordings:
+        assert not data_preprocess.steady(data_preprocess.segments(data_preprocess.load_audio(path, 8000), flags))

@@ -62,7 +62,7 @@ def test_the_verdict_turns_at_the_threshold(verify, voice, corpus):
     assert (code, printed.splitlines()[0]) == (0, "Same person: 00.wav and voice09")
     code, printed = verify(enrolled, voice / "00.wav", "--threshold", np.nextafter(score, 2))
     assert (code, printed.splitlines()[0]) == (1, "Different person: 00.wav and voice09")
-    assert f"score {score:.4f}, threshold" in printed
+    assert f"score {score:.4f}, " in printed
     assert "given by --threshold" in printed
     assert " s of 00.wav, " in printed
 
@@ -98,6 +98,14 @@ def test_the_threshold_is_the_models_with_its_error_rates(verify, trained, voice
     assert {name: verdict[name] for name in ("threshold", "far", "frr")} == {
         "threshold": point["threshold"], "far": point["far"], "frr": point["frr"]}
     assert verdict["source"] == "EER of 4 validation speakers"
+
+
+def test_a_verdict_tells_its_log_likelihood_ratio(verify, trained, voice):
+    calibration = model.load_thresholds(trained, model.choose_checkpoint(trained))["calibration"]
+    verdict = json.loads(verify(voice, voice / "00.wav", "--json")[1])["verdicts"][0]
+    llr = calibration["scale"] * verdict["score"] + calibration["offset"]
+    assert verdict["llr"] == pytest.approx(llr)
+    assert f"log-likelihood ratio {llr:.2f}" in verify(voice, voice / "00.wav")[1]
 
 
 def test_another_operating_point_or_none(trained, tmp_path, voice, fails):
@@ -160,7 +168,9 @@ def bursts(seconds, sr=8000):
 
 
 @pytest.mark.parametrize(("wave", "problem"), [
-    (np.zeros(16000), "no speech"), (bursts(0.2), "too little speech, 0."), (bursts(0.8), "too little speech, 0.")])
+    (np.zeros(16000), "no speech"), (0.01 * np.random.default_rng(0).standard_normal(24000), "no speech"),
+    (0.1 * np.sin(np.arange(24000)), "no speech"),
+    (bursts(0.2), "too little speech, 0."), (bursts(0.8), "too little speech, 0.")])
 def test_little_speech_is_exit_code_2_and_no_score(verify, voice, tmp_path, wave, problem):
     soundfile.write(tmp_path / "probe.wav", wave, 8000)
     code, printed = verify(voice, tmp_path / "probe.wav", "--threshold", -1)
@@ -228,3 +238,33 @@ def test_features_without_a_description_are_noted(verifier, features, tmp_path):
     first, second = verifier.probes(tmp_path / "x.npy")
     assert (first.seconds, second.seconds) == (1.8, 1.8)               # 180 frames of 0.01 s, each row an utterance
     assert "does not say how its features were made" in verifier.notes[0]
+
+
+# ---- the model --------------------------------------------------------------------------------------------------
+
+def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice, tmp_path, fails):
+    target = tmp_path / "small"
+    assert model.main(["--model_path", str(trained), "--export", str(target)]) == 0
+    name = f"Check_Point/model.ckpt-{model.choose_checkpoint(trained)}.data-00000-of-00001"
+    sizes = [(folder / name).stat().st_size for folder in (trained, target)]
+    assert sizes[1] < 0.5 * sizes[0]
+    flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json", "--model_path"]
+    printed = [verify(voice, voice / "00.wav", "--json", "--model_path", folder)[1] for folder in (trained, target)]
+    assert json.loads(printed[0])["verdicts"] == json.loads(printed[1])["verdicts"]
+    assert "there is a model already" in fails(model.main, "--model_path", trained, "--export", target)
+    assert "--verify and --export contradict" in fails(model.main, *flags, trained, "--export", tmp_path / "x")
+
+
+def test_without_a_model_the_pretrained_one_is_taken_and_named(trained, voice, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(configuration, "PRETRAINED", trained)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json"]
+    assert model.main(flags) == 0
+    captured = capsys.readouterr()
+    assert "model: " in captured.err
+    assert (tmp_path / json.loads(captured.out)["model"]).resolve() == trained.resolve()
+    shutil.copytree(trained, tmp_path / "model")
+    assert model.main(flags) == 0
+    captured = capsys.readouterr()
+    assert "model: ./model" in captured.err
+    assert json.loads(captured.out)["model"] == "./model"

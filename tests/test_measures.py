@@ -1,0 +1,143 @@
+"""Measures of scored trials against plain loops, scikit-learn and hand-made cases."""
+import numpy as np
+import pytest
+import sklearn.isotonic
+import sklearn.metrics
+
+import utils
+
+
+def draw(n=400, ties=1, seed=0):
+    """Return overlapping scores with ties, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.3
+    return np.round(rng.standard_normal(n) + 1.5 * labels, ties), labels
+
+
+def loop_min_dcf(scores, labels, p):
+    """Accept from each score on, and none; count misses and false alarms one by one."""
+    costs = []
+    for threshold in [*scores, np.inf]:
+        misses = sum(score < threshold for score in scores[labels]) / sum(labels)
+        alarms = sum(score >= threshold for score in scores[~labels]) / sum(~labels)
+        costs.append((p * misses + (1 - p) * alarms) / min(p, 1 - p))
+    return min(costs)
+
+
+def loop_cllr(llrs, labels):
+    """Brummer and du Preez's definition, a trial at a time."""
+    targets = [np.log2(1 + np.exp(-llr)) for llr, label in zip(llrs, labels, strict=True) if label]
+    others = [np.log2(1 + np.exp(llr)) for llr, label in zip(llrs, labels, strict=True) if not label]
+    return (sum(targets) / len(targets) + sum(others) / len(others)) / 2
+
+
+def test_detection_cost_and_area_equal_others():
+    scores, labels = draw()
+    far, frr = utils.Trials(scores, labels).rates()
+    for p in (0.01, 0.05, 0.5, 0.9):
+        assert utils.min_dcf(far, frr, p) == pytest.approx(loop_min_dcf(scores, labels, p))
+    assert utils.area_under_curve(far, frr) == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores))
+    fpr, tpr, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
+    for bound in (0.01, 0.1):
+        assert utils.miss_rate(far, frr, bound) == pytest.approx(1 - tpr[fpr <= bound].max())
+
+
+def test_cllr_equals_a_loop_and_its_least_scikit_learns_isotonic_regression():
+    scores, labels = draw()
+    assert utils.cllr(3 * scores - 2, labels) == pytest.approx(loop_cllr(3 * scores - 2, labels))
+    posterior = sklearn.isotonic.IsotonicRegression().fit_transform(scores, labels)
+    with np.errstate(divide="ignore"):
+        llrs = np.log(posterior / (1 - posterior)) - np.log(labels.sum() / (~labels).sum())
+    assert utils.min_cllr(utils.Trials(scores, labels)) == pytest.approx(loop_cllr(llrs, labels))
+    assert loop_cllr(llrs, labels) < utils.cllr(1.5 * scores - 1, labels) < 1
+
+
+@pytest.mark.parametrize(("llrs", "labels", "expected"), [
+    ([0, 0], [1, 0], 1.0), ([np.log(3), -np.log(3)], [1, 0], np.log2(4 / 3)), ([np.inf, -np.inf], [1, 0], 0.0),
+    ([-np.inf, 0], [1, 0], np.inf)])
+def test_cllr_by_hand(llrs, labels, expected):
+    assert utils.cllr(llrs, labels) == pytest.approx(expected)
+
+
+def test_costs_at_the_bayes_threshold_by_hand():
+    """At p = 0.01 a trial is accepted from log 99 = 4.6 on: one of two targets missed, one of four others accepted."""
+    llrs, labels = np.array([5.0, 4.0, 4.7, 1.0, -2.0, -9.0]), np.array([1, 1, 0, 0, 0, 0], bool)
+    found = utils.measures(utils.Trials(llrs, labels), None, utils.llr_costs(llrs, labels))
+    assert found["act_dcf_0.01"] == pytest.approx((0.01 * 0.5 + 0.99 * 0.25) / 0.01)
+    assert found["act_dcf_0.05"] == pytest.approx(0.95 * 0.25 / 0.05)       # from 2.9 on: none missed, one accepted
+    assert found["frr_at_far_0.01"] is None                                 # four non-target trials cannot show it
+    assert found["cllr"] == pytest.approx(loop_cllr(llrs, labels))
+
+
+@pytest.mark.parametrize(("scores", "labels", "expected"), [
+    ([1, 2, 3, 4], [0, 0, 1, 1], {"eer": 0, "auc": 1, "min_dcf_0.01": 0, "min_cllr": 0}),               # perfect
+    ([4, 3, 2, 1], [0, 0, 1, 1], {"eer": 1, "auc": 0, "min_dcf_0.01": 1, "min_cllr": 1}),               # inverted
+    ([7, 7, 7, 7], [0, 0, 1, 1], {"eer": 0.5, "auc": 0.5, "min_dcf_0.01": 1, "min_cllr": 1}),           # all equal
+    ([1, 2, 3], [0, 0, 1], {"eer": 0, "auc": 1, "min_dcf_0.05": 0, "min_cllr": 0}),                     # one target
+    ([1, 2, 2, 3], [0, 0, 1, 1], {"eer": 0.25, "auc": 0.875, "min_dcf_0.05": 0.5})])                    # a tie
+def test_degenerate_cases_have_an_answer(scores, labels, expected):
+    found = utils.measures(utils.Trials(scores, labels))
+    found["min_cllr"] = utils.min_cllr(utils.Trials(scores, labels))
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_weights_are_repetitions():
+    scores, labels = draw(200)
+    weights = np.random.default_rng(1).integers(0, 4, 200)
+    llrs = 2 * scores - 1
+    weighted = utils.measures(utils.Trials(scores, labels), weights.astype(float), utils.llr_costs(llrs, labels))
+    again = [np.repeat(values, weights) for values in (scores, labels, llrs)]
+    repeated = utils.measures(utils.Trials(*again[:2]), None, utils.llr_costs(again[2], again[1]))
+    assert len(weighted) == 10
+    assert weighted == pytest.approx(repeated)
+
+
+def test_the_bootstrap_resamples_speakers(monkeypatch):
+    """Drawn 0, 1, ..., 5, each speaker counts once; drawn 0 and 1 alone, only their trials count, repeatedly."""
+    rng = np.random.default_rng(0)
+    enrolled, probes = (part.ravel() for part in np.indices((6, 6)))
+    scores, labels = rng.standard_normal(36) + 2 * (enrolled == probes), enrolled == probes
+    trials = utils.Trials(scores, labels)
+
+    class Draws:
+        def __init__(self, drawn):
+            self.drawn = drawn
+
+        def integers(self, high, size):
+            assert high == size == 6
+            return np.array(self.drawn)
+
+    for drawn in (range(6), [0, 0, 0, 0, 1, 1]):
+        monkeypatch.setattr(np.random, "default_rng", lambda seed, drawn=drawn: Draws(drawn))
+        counts = np.bincount(list(drawn), minlength=6)
+        repeats = [counts[i] if i == j else counts[i] * counts[j] for i, j in zip(enrolled, probes, strict=True)]
+        expected = utils.measures(utils.Trials(np.repeat(scores, repeats), np.repeat(labels, repeats)))
+        found = utils.bootstrap(trials, enrolled, probes, resamples=3)
+        assert found["eer"] == pytest.approx((expected["eer"], expected["eer"]))
+        assert found["auc"] == pytest.approx((expected["auc"], expected["auc"]))
+        assert found["frr_at_far_0.01"] is None
+
+
+def test_the_interval_narrows_with_more_speakers():
+    widths = []
+    for n in (10, 60):
+        rng = np.random.default_rng(0)
+        enrolled, probes = (part.ravel() for part in np.indices((n, n)))
+        own = rng.standard_normal(n)                              # some speakers are easier than others
+        scores = rng.standard_normal(n * n) + (enrolled == probes) * (3 + own[enrolled])
+        low, high = utils.bootstrap(utils.Trials(scores, enrolled == probes), enrolled, probes, resamples=200)["auc"]
+        assert low < utils.measures(utils.Trials(scores, enrolled == probes))["auc"] < high
+        widths.append(high - low)
+    assert widths[1] < 0.6 * widths[0]
+
+
+def test_calibration_finds_the_ratio_of_two_gaussians():
+    """Scores of N(0.5, 0.2) and N(0, 0.2) have the ratio (0.5 x - 0.125) / 0.04, whatever their shares."""
+    rng = np.random.default_rng(0)
+    labels = rng.random(40000) < 0.05
+    scores = 0.2 * rng.standard_normal(40000) + 0.5 * labels
+    scores[:10] = -np.inf
+    assert utils.calibrate(scores, labels) == pytest.approx((12.5, -3.125), rel=0.05)
+    scale, offset = utils.calibrate([0.9, 0.8, 0.1, 0.0], [True, True, False, False])        # separable
+    assert 0 < scale < 100
+    assert -offset / scale == pytest.approx(0.45, abs=0.01)
