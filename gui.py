@@ -669,7 +669,7 @@ class App:
     def new_speaker(self):
         """Make room for a new name."""
         self.name.set("")
-        self.entry.focus()
+        self.entry.focus_set()
 
     def forget(self):
         """Delete the chosen speaker's recordings, if that is meant."""
@@ -717,7 +717,7 @@ class App:
         self.focus = self.root.focus_get()
         self.begin("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
         if not path:
-            self.cancel_button.focus()
+            self.cancel_button.focus_set()
         self.run(job, then)
 
     def length(self):
@@ -740,7 +740,7 @@ class App:
         self.busy = ""
         self.update()
         if self.focus and self.root.focus_get() in (None, self.cancel_button):
-            self.focus.focus()
+            self.focus.focus_set()
         self.focus = None
 
     def cancel(self):
@@ -789,7 +789,7 @@ class App:
         self.progress.stop()
         self.progress.pack_forget()
         self.rest()
-        (self.list if self.people else self.entry).focus()
+        (self.list if self.people else self.entry).focus_set()
 
     def show_level(self, words, level_db, seconds_left, seconds):
         """Show what the microphone hears."""
@@ -859,6 +859,7 @@ def work(config):
         root = tk.Tk()
     except tk.TclError as error:
         raise InputError(f"no display: {error}") from error
+    configuration.choose_model(config)
     engine = Engine(config)
     try:
         app = App(root, config, record.record, engine, record.devices)

@@ -149,7 +149,8 @@ def open_window(screen):
         apps.append(gui.App(root, configuration.get_config(list(argv)), recorder, verifier, devices))
         if ready:
             wait(apps[-1], settled(apps[-1]))
-        root.focus_force()
+        root.update()
+        root.focus_lastfor().focus_force()          # what a window manager does
         root.update()
         return apps[-1]
 
@@ -248,8 +249,10 @@ def test_forget_asks_first(ana_and_bo, monkeypatch, answer, left):
 def test_verdict_in_words_and_colour_follows_speaker_and_threshold(ana_and_bo):
     app = ana_and_bo
     assert card(app)[0] == "Is it …?"
+    assert app.root.focus_get() is app.list
     choose(app, "Ana")
     press(app, app.record_button)
+    assert app.root.focus_get() is app.list                 # it was on Cancel meanwhile
     assert card(app) == ("Same person", gui.GOOD)
     assert app.detail["text"] == "Score 0.90 with Ana, threshold 0.70; 3.2 s of speech heard."
     assert {"score 0.90", "threshold 0.70"} <= set(board(app))
