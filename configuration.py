@@ -61,8 +61,9 @@ RANGES = {
 
 
 CONTRADICTIONS = (("train", "verify"), ("train", "export"), ("verify", "export"), ("far", "threshold"),
-                  ("verify", "replace"), ("verify", "forget"), ("verify", "keep_recording"), ("forget", "replace"),
-                  ("forget", "input"), ("forget", "keep_recording"))
+                  ("trials", "store_threshold"), ("verify", "replace"), ("verify", "forget"),
+                  ("verify", "keep_recording"), ("forget", "replace"), ("forget", "input"),
+                  ("forget", "keep_recording"))
 
 
 class InputError(ValueError):
@@ -162,6 +163,9 @@ def add_training_flags(add):
 def add_evaluation_flags(add):
     """Add the flags of test.py."""
     add("--report_path", default="./report", help="folder of evaluation.json and its pictures")
+    add("--trials", metavar="FILE", help="test.py: score this list, '1 path1 path2' (VoxCeleb) or 'enrol-utt test-utt "
+        "target|nontarget' (Kaldi), on the audio in --raw_path")
+    add("--allow_missing", **SWITCH, help="test.py: leave out trials whose audio is missing or without speech")
     add("--store_threshold", **SWITCH, help="test.py: store the thresholds measured on the test set with the model")
 
 
@@ -228,6 +232,8 @@ def problems(config):
             yield f"--{first} and --{second} contradict each other: give one of the two"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
+    if config.trials and "raw_path" not in config.given:
+        yield f"--trials is {config.trials}: give --raw_path, the folder of the audio that it names"
     if config.train and config.model_num is not None:
         yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
     if not config.train and (config.restore or config.init_from):

@@ -348,6 +348,17 @@ def test(config):
     return evaluation
 
 
+def embed_files(encoder, paths, config):
+    """Return {path: (d-vector (D,) or None, seconds of speech, why it gave none)} of recordings, read on all cores."""
+    work = joblib.Parallel(n_jobs=config.jobs or -1, return_as="generator")
+    read = work(joblib.delayed(data_preprocess.process_utterance)(path, config) for path in paths)
+    found = {}
+    for path, (cuts, entry) in zip(paths, configuration.progress(read, total=len(paths), unit="file"), strict=True):
+        vector = embed(encoder, cuts) if len(cuts) else None
+        found[path] = vector, entry["speech_seconds"], entry["dropped"]
+    return found
+
+
 def model_notes(config, stored):
     """Return a note where a model does not store its features."""
     line = f"{config.model_path} does not say what features it was trained on: the flags describe them"
@@ -874,7 +885,11 @@ def work(config):
         print(f"done: checkpoint {number} in {config.model_path}; {utils.describe_points(points)}")
     else:
         evaluation = test(config)
-        print(evaluation.describe(load_thresholds(config.model_path, config.model_num)))
+        print(evaluation.describe())
+        stored = load_thresholds(config.model_path, config.model_num)
+        print(utils.describe_rates(evaluation.scores, evaluation.labels, stored))
+        for note in evaluation.notes:
+            print("note:", note)
     return 0
 
 

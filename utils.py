@@ -510,7 +510,7 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
     ----------
     trials : Trials
     enrolled, probes : np.ndarray of int, shape (n,)
-        The speakers of each trial, numbered from 0.
+        The speakers of each trial, numbered from 0. One speaker alone has no interval.
     costs : dict, optional
         As in `measures`.
     resamples, seed : int
@@ -578,6 +578,28 @@ def describe_points(points):
 
 
 @dataclass(frozen=True)
+class Scored:
+    """n scored trials: their names, and the speakers of both sides, numbered from 0."""
+
+    enrolled: list                          # n names of what was enrolled
+    probes: list                            # n names of what was compared with it
+    scores: np.ndarray                      # (n,) -inf for a probe without speech
+    labels: np.ndarray                      # (n,) True for a target trial
+    enrolled_speakers: np.ndarray           # (n,)
+    probe_speakers: np.ndarray              # (n,)
+
+    def measured(self, calibration=None, seed=0):
+        """Return {measure: {"value", "low", "high"}} with 95 % intervals; `calibration` has a scale and an offset."""
+        trials, costs = Trials(self.scores, self.labels), None
+        if calibration:
+            costs = llr_costs(calibration["scale"] * self.scores + calibration["offset"], self.labels)
+        intervals = bootstrap(trials, self.enrolled_speakers, self.probe_speakers, costs=costs, seed=seed)
+        return {name: {"value": value, "low": intervals[name] and intervals[name][0],
+                       "high": intervals[name] and intervals[name][1]}
+                for name, value in measures(trials, None, costs).items()}
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What the enrolment protocol gave: P probes scored against S enrolled speakers."""
 
@@ -589,6 +611,15 @@ class Evaluation:
     embedded_seconds: float                 # speech that was embedded
     elapsed_seconds: float                  # time that took
     notes: list = field(default_factory=list)
+
+    def scored(self):
+        """Return all P x S trials as Scored."""
+        n_probes, n_speakers = self.scores.shape
+        numbers = {name: number for number, name in enumerate(self.speakers)}
+        names = np.repeat([f"{owner}/{file}" for owner, file in self.probes], n_speakers)
+        owners = np.repeat([numbers[owner] for owner, _ in self.probes], n_speakers)
+        return Scored(self.speakers * n_probes, names.tolist(), self.scores.ravel(), self.labels.ravel(),
+                      np.tile(np.arange(n_speakers), n_probes), owners)
 
     @property
     def without_speech(self):
@@ -627,24 +658,29 @@ class Evaluation:
         log_posterior = scipy.special.log_softmax(abs(w) * self.scores[heard], axis=1)
         return float(-log_posterior[self.labels[heard]].mean())
 
-    def describe(self, stored=None):
-        """Return what a test prints: similarities, trials, EER, and the error rates at the stored threshold."""
-        point = self.points["eer"]
+    def describe(self):
+        """Return the similarities and what was done, as a test prints it."""
         with np.printoptions(precision=2, suppress=True):
             lines = [str(self.matrix())]
         lines += [f"{len(self.speakers)} speakers, each enrolled with {self.enrolment_utterances} utterances",
-                  f"{self.targets} target and {self.labels.size - self.targets} non-target trials",
                   f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
         if self.embedded_seconds:
             lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
-        lines.append(f"EER : {self.eer:.4f} (thres:{point['threshold']:.4f}, "
-                     f"FAR:{point['far']:.4f}, FRR:{point['frr']:.4f})")
-        if stored:
-            threshold = stored["points"]["eer"]["threshold"]
-            accepted = self.scores >= threshold
-            lines.append(f"at the threshold {threshold:.4f}, measured on {stored['source']}: "
-                         f"FAR:{accepted[~self.labels].mean():.4f}, FRR:{1 - accepted[self.labels].mean():.4f}")
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+        return "\n".join(lines)
+
+
+def describe_rates(scores, labels, stored=None):
+    """Return the lines on trials, EER, and error rates at the stored threshold."""
+    labels, point = np.asarray(labels), operating_points(scores, labels)["eer"]
+    lines = [f"{labels.sum()} target and {(~labels).sum()} non-target trials",
+             f"EER : {(point['far'] + point['frr']) / 2:.4f} (thres:{point['threshold']:.4f}, FAR:{point['far']:.4f}, "
+             f"FRR:{point['frr']:.4f})"]
+    if stored:
+        threshold = stored["points"]["eer"]["threshold"]
+        _, far, frr = error_rates(scores, labels, at=np.array([threshold]))
+        lines.append(f"at the threshold {threshold:.4f}, measured on {stored['source']}: FAR:{far[0]:.4f}, "
+                     f"FRR:{frr[0]:.4f}")
+    return "\n".join(lines)
 
 
 class History:

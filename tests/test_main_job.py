@@ -8,6 +8,7 @@ import sys
 import matplotlib.image
 import numpy as np
 import pytest
+import sklearn.metrics
 from conftest import TRAIN_FLAGS
 
 import test as evaluation_script
@@ -56,6 +57,13 @@ def test_the_report_holds_the_figures_that_were_printed(job):
     assert [round(value, 4) for value in (report["eer"], point["threshold"], point["far"], point["frr"])] == printed
     assert (report["target_trials"], report["non_target_trials"], report["probes_without_speech"]) == (3, 6, 0)
     assert np.array(report["similarity"]).shape == (3, 1, 3)
+    lines = [line.split() for line in (folder / "report" / "scores.txt").read_text().splitlines()]
+    assert len(lines) == 9
+    labels = np.array([label == "target" for _, label, *_ in lines])
+    assert [enrolled == probe.split("/")[0] for _, _, enrolled, probe in lines] == labels.tolist()
+    scores = np.array([float(line[0]) for line in lines])
+    assert report["measures"]["auc"]["value"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), abs=1e-6)
+    assert "fewer than 30 target trials" in tested
 
 
 @pytest.mark.parametrize("name", ["det.png", "similarity.png"])

@@ -388,6 +388,11 @@ def test_the_matrix_has_the_ancestors_form():
                                   np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], bool), 2, 1.0, 1.0)
     assert evaluation.matrix(2).tolist() == [[[0, 1]], [[6, 7]]]
     assert evaluation.without_speech == 0
-    text = evaluation.describe()
+    assert evaluation.describe().startswith("[[[ 0.  1.  2.]]")
+    text = utils.describe_rates(scores, evaluation.labels)
     assert "4 target and 8 non-target trials" in text
     assert "EER : " in text
+    scored = evaluation.scored()
+    assert list(zip(scored.enrolled, scored.probes, scored.scores, strict=True))[3:6] == [
+        ("a", "a/2", 3.0), ("b", "a/2", 4.0), ("c", "a/2", 5.0)]
+    assert ((scored.enrolled_speakers == scored.probe_speakers) == scored.labels).all()

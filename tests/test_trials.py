@@ -1,0 +1,106 @@
+"""Lists of trials: both forms, the recordings they name, their scores, what is missing."""
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+import configuration
+import data_preprocess
+import model
+import test as evaluation_script
+from configuration import InputError
+
+LIST = """1 voice08/00.wav voice08/01.wav
+0 voice08/00.wav voice09/01.wav
+1 voice09/00.wav voice09/02.wav
+0 voice10/03.wav voice09/02.wav
+"""
+
+
+@pytest.fixture
+def score(trained, corpus, tmp_path, capsys):
+    """Return a function that scores a list, a text, by the command; it returns the exit code and what was printed."""
+
+    def run(text, *argv):
+        (tmp_path / "list").write_text(text)
+        capsys.readouterr()
+        code = evaluation_script.main(["--model_path", str(trained), "--raw_path", str(corpus / "test"), "--trials",
+                                       str(tmp_path / "list"), "--report_path", str(tmp_path / "report"), *argv])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def test_scores_are_cosines_of_whole_recordings(score, trained, corpus, tmp_path):
+    code, printed = score(LIST)
+    assert code == 0
+    encoder, config = model.load_encoder(trained)
+
+    def d_vector(name):
+        return model.embed(encoder, data_preprocess.segments(
+            data_preprocess.load_audio(corpus / "test" / name, config.sr), config))
+
+    lines = [line.split() for line in (tmp_path / "report" / "scores.txt").read_text().splitlines()]
+    assert [(label, enrolled, probe) for _, label, enrolled, probe in lines] == [
+        ("target" if line[0] == "1" else "nontarget", *line.split()[1:]) for line in LIST.splitlines()]
+    assert [float(line[0]) for line in lines] == pytest.approx(
+        [float(d_vector(enrolled) @ d_vector(probe)) for *_, enrolled, probe in lines], abs=1e-5)
+    assert "2 target and 2 non-target trials" in printed
+    assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["target_trials"] == 2
+
+
+def test_kaldis_form_names_the_same_trials(score, tmp_path):
+    assert score(LIST)[0] == 0
+    scores = (tmp_path / "report" / "scores.txt").read_text().split()[::4]
+    kaldi = "\n".join(f"{enrolled[:-4]} {probe} {'target' if label == '1' else 'nontarget'}"
+                      for label, enrolled, probe in map(str.split, LIST.splitlines()))
+    assert score(kaldi)[0] == 0
+    assert (tmp_path / "report" / "scores.txt").read_text().split()[::4] == scores
+
+
+def test_recordings_are_found_by_path_or_by_name(tmp_path):
+    for name in ("a/x/1.wav", "a/y/2.wav", "b/y/2.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(9), 8000)
+    found = evaluation_script.find_recordings(["a/x/1.wav", "a/y/2", "1", "2", "c/1.wav"], tmp_path)
+    assert found == {"a/x/1.wav": tmp_path / "a/x/1.wav", "a/y/2": tmp_path / "a/y/2.wav", "1": tmp_path / "a/x/1.wav",
+                     "2": None, "c/1.wav": None}                     # two recordings are called 2
+
+
+@pytest.mark.parametrize(("trials", "same"), [
+    ([("a/1", "a/2", True), ("a/1", "b/1", False)], [1, 0]), ([("a-1", "a-2", True), ("a-1", "b-1", False)], [1, 0]),
+    ([("x1", "x2", True), ("x2", "x3", True), ("x1", "y1", False), ("x3", "y1", False)], [1, 1, 0, 0])])
+def test_speakers_come_from_names_or_from_target_trials(trials, same):
+    speakers = evaluation_script.number_speakers(trials)
+    assert (speakers[:, 0] == speakers[:, 1]).tolist() == [bool(value) for value in same]
+    assert len(set(speakers.ravel().tolist())) == 2
+
+
+def test_what_is_missing_is_named_and_stops_the_run(score, corpus, tmp_path, trained):
+    text = LIST + "1 voice08/00.wav gone/9.wav\n"
+    code, printed = score(text)
+    assert code == 2
+    assert "skipped: gone/9.wav is not in" in printed
+    assert "1 of its 7 recordings are missing or hold no speech, which 1 of 5 trials need" in printed
+    code, printed = score(text, "--allow_missing", "True")
+    assert code == 0
+    assert "note: 1 of 5 trials are left out" in printed
+    assert "2 target and 2 non-target trials" in printed
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("1 a.wav\n", "line 1 is '1 a.wav', which is neither"), ("\n2 a b\n", "line 2 is '2 a b'"),
+    ("\n", "holds no trials"),
+    ("1 x y\n", "and no trial is left")])
+def test_a_list_that_cannot_be_scored_is_one_line(score, text, words):
+    code, printed = score(text, "--allow_missing")
+    assert code == 2
+    assert words in printed
+
+
+def test_a_list_needs_its_audio(fails):
+    assert "--trials is x: give --raw_path" in fails(configuration.get_config, "--trials", "x")
+    with pytest.raises(InputError, match="it cannot be read"):
+        evaluation_script.read_trials("nowhere")
