@@ -1,0 +1,878 @@
+"""The window: enrol speakers, ask whether it is one of them or who it is, see how their recordings lie to each other.
+
+    python gui.py
+    python gui.py --model_path ./model --device 3 --seconds 5
+
+The window shows at once and stays awake: the model lives in a process of its own (`serve`), which also draws the
+pictures, and whatever takes time is asked of it, or of the microphone, by one worker thread.
+"""
+import contextlib
+import io
+import math
+import multiprocessing
+import queue
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+
+import configuration
+import data_preprocess
+import record
+from configuration import InputError
+
+try:
+    import tkinter as tk
+    from tkinter import filedialog, messagebox, ttk
+    from tkinter.font import nametofont
+except ModuleNotFoundError:         # some systems package it apart from Python; `work` says which package
+    tk = None
+
+QUIET_DB, LOUD_DB = -45, -8      # speech lies between them, in dB of full scale
+POLL_MS = 30                 # the window looks this often for what its worker has done
+PATIENCE_SECONDS = 2.0       # the model's process may finish a file for this long when the window closes
+GRID = np.linspace(-1, 1, 401)      # thresholds of the slider, half a hundredth apart
+PAPER, CARD, INK, MUTED, LINE, ACCENT = "#eef1f4", "#ffffff", "#1b2430", "#566170", "#c3cbd5", "#1a5fb4"
+GOOD, BAD, GOOD_TINT, BAD_TINT, TINT = "#18733a", "#b3261e", "#d5efdd", "#fbdedb", "#d6e4f7"
+DEFAULT_DEVICE = "System default"
+SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(data_preprocess.SUFFIXES))), ("All files", "*")]
+
+
+# ---- the model's process ----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the window must know of the model. It holds no object of model.py, which would load TensorFlow here too."""
+
+    sr: int                             # Hz
+    threshold: float | None
+    measured: tuple                     # FAR and FRR at the threshold, None where nothing was measured
+    problem: str                        # why there is no threshold
+    rates: list                         # (FAR, FRR) on GRID
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of a probe: (speaker, score), best first, and seconds of speech; or the problem with it."""
+
+    scores: list
+    seconds: float
+    problem: str
+
+
+def serve(connection, config):
+    """Answer requests, a Service method's name and its arguments, until the window closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the window, which then closes the connection
+    service = Service(config)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            name, arguments = connection.recv()
+            try:
+                reply = "done", getattr(service, name)(*arguments)
+            except (InputError, OSError) as error:
+                reply = "error", str(error)
+            except Exception as error:
+                reply = "error", fault(error)
+            connection.send(reply)
+
+
+def fault(error):
+    """Print the traceback of an error that no user can make, and return a line for the window."""
+    traceback.print_exception(error)
+    return f"this is a fault of the program, {type(error).__name__}: {error} (the terminal shows where)"
+
+
+class Service:
+    """The requests that the window makes; a sound is the path of a recording or samples (S,) at the model's rate."""
+
+    def __init__(self, config):
+        self.config, self.verifier, self.heard, self.probe, self.frames = config, None, {}, None, None
+
+    def enrolled(self):
+        """Return the enrolled speakers, a list of record.Enrolled."""
+        return record.enrolled(self.config)
+
+    def load(self):
+        """Load the model and all that the first verdict and picture need; return Loaded."""
+        import matplotlib.figure  # noqa: F401
+        import sklearn.decomposition  # noqa: F401
+
+        import model
+
+        model.use_cores()
+        problem = ""
+        try:
+            self.verifier = model.Verifier(self.config)
+        except InputError as error:         # no model, or a model without a threshold: that one can still give scores
+            self.config.threshold, problem = 0.0, str(error)
+            self.verifier = model.Verifier(self.config)
+        model.embed(self.verifier.encoder, np.zeros((1, data_preprocess.N_MELS, model.EMBED_FRAMES), np.float32))
+        with contextlib.suppress(InputError):
+            self.voices()
+        point = self.verifier.threshold
+        return Loaded(self.config.sr, None if problem else point.value, (point.far, point.frr), problem,
+                      [self.verifier.rates(value) for value in GRID])
+
+    def voices(self):
+        """Return the Voices of the enrolled speakers; only those whose files have changed are embedded again."""
+        path, fresh = self.config.enroll_path, {}
+        for name, files in data_preprocess.enrolment_sources(path).items():
+            key = (name, *(tuple(data_preprocess.stamp(file)) for file in files))
+            fresh[key] = self.heard.get(key) or self.verifier.voices(path, name)[0]
+        self.heard = fresh
+        return list(fresh.values())
+
+    def sound(self, sound):
+        """Return samples (S,) and where they come from."""
+        if isinstance(sound, str):
+            return data_preprocess.load_audio(sound, self.config.sr), sound
+        return sound, "microphone"
+
+    def enroll(self, speaker, sound):
+        """Add a sound to a speaker's enrolment; return the speaker's name as it is stored."""
+        return record.enroll(self.config, speaker, *self.sound(sound)).stem
+
+    def forget(self, speaker):
+        """Delete a speaker's enrolment."""
+        record.forget(self.config, speaker)
+
+    def verify(self, sound):
+        """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
+        config, (wave, source), self.probe = self.config, self.sound(sound), None
+        path = record.save_probe(config, wave, source)
+        speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
+        self.frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window,
+                                              hop=config.hop)                           # (T, 40)
+        self.probe = next(iter(self.verifier.probes(path)))
+        return self.compare()
+
+    def compare(self):
+        """Return Heard of the probe and the speakers as they are enrolled now, None where there is none."""
+        if not self.probe or not self.enrolled():
+            return None
+        verdict = self.verifier.compare(self.probe, self.voices())
+        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem)
+
+    def draw(self, name, width, height, dpi):
+        """Return a picture as PNG: "spectrum" of the probe, "matrix" or "plane" of the enrolled recordings."""
+        from matplotlib.figure import Figure
+
+        figure = Figure((width / dpi, height / dpi), dpi, layout="compressed")
+        getattr(self, f"draw_{name}")(figure)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=dpi)
+        return picture.getvalue()
+
+    def draw_spectrum(self, figure):
+        """Draw the log-mel spectrogram of the probe's speech."""
+        axes, seconds = figure.add_subplot(), len(self.frames) * self.config.hop
+        axes.imshow(self.frames.T, origin="lower", aspect="auto", cmap="magma",
+                    extent=(0, seconds, 0, data_preprocess.N_MELS))
+        axes.set(xlabel="speech heard (s)", ylabel="mel channel")
+
+    def recordings(self):
+        """Return the Voices that can be compared and the d-vectors (U, D) of all their recordings."""
+        voices = [voice for voice in self.voices() if not voice.problem]
+        vectors = np.concatenate([voice.vectors for voice in voices]) if voices else ()
+        if len(vectors) < 2:
+            raise InputError("at least two recordings must be enrolled to be compared")
+        return voices, vectors
+
+    def draw_matrix(self, figure):
+        """Draw the cosine of every two enrolled recordings as a heat map, the recordings of a speaker together."""
+        voices, vectors = self.recordings()
+        ends = np.cumsum([len(voice.vectors) for voice in voices])
+        axes = figure.add_subplot(title="Likeness of recordings")
+        image = axes.imshow(vectors @ vectors.T, vmin=-1, vmax=1, cmap="RdBu_r")
+        middles = [end - (len(voice.vectors) + 1) / 2 for voice, end in zip(voices, ends, strict=True)]
+        axes.set_yticks(middles, [short(voice.name, 12) for voice in voices])
+        axes.set_xticks([])
+        for end in ends[:-1]:
+            axes.axhline(end - 0.5, color="black", linewidth=0.8)
+            axes.axvline(end - 0.5, color="black", linewidth=0.8)
+        figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, label="cosine: 1 sounds alike")
+
+    def draw_plane(self, figure):
+        """Draw the first two principal components of the d-vectors, a colour per speaker."""
+        from sklearn.decomposition import PCA
+
+        voices, vectors = self.recordings()
+        pca = PCA(2)
+        points = np.split(pca.fit_transform(vectors), np.cumsum([len(voice.vectors) for voice in voices])[:-1])
+        axes = figure.add_subplot(title="Near means alike")
+        for number, (voice, own) in enumerate(zip(voices, points, strict=True)):                # own: (U, 2)
+            axes.scatter(*own.T, s=36, color=f"C{number % 10}", label=short(voice.name, 12))
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        x, y = pca.explained_variance_ratio_
+        axes.set(xlabel=f"first component ({x:.0%})", ylabel=f"second component ({y:.0%})")
+        axes.margins(0.1)
+
+
+class Engine:
+    """The window's end of the model's process: engine(name, *arguments) waits for the answer of that request."""
+
+    def __init__(self, config):
+        context = multiprocessing.get_context("spawn")      # a fork would inherit the window's connection to its screen
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, config), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def __call__(self, name, *arguments):
+        """Return the answer; InputError where the request fails or the process has ended. One thread at a time."""
+        try:
+            self.connection.send((name, arguments))
+            kind, value = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise InputError("the model's process has ended, most likely for lack of memory: close this window and "
+                             "open it again") from error
+        if kind == "error":
+            raise InputError(value)
+        return value
+
+    def close(self):
+        """End the process; it may finish the file that it is writing."""
+        self.connection.close()
+        self.process.join(PATIENCE_SECONDS)
+        self.process.kill()
+        self.process.join()
+
+
+# ---- drawing ----------------------------------------------------------------------------------------------------
+
+def short(name, length=18):
+    """Return a name cut to a length in characters."""
+    return name if len(name) <= length else f"{name[:length - 1]}…"
+
+
+class Board:
+    """A canvas on which level meter, score scale and bars are drawn; its unit is the height of a line of text."""
+
+    def __init__(self, parent):
+        self.line = nametofont("TkDefaultFont").metrics("linespace")
+        self.canvas = tk.Canvas(parent, height=7 * self.line, background=CARD, highlightthickness=0)
+
+    def show(self, scores, threshold, chosen, everybody):
+        """Draw the bars of everybody, or the chosen speaker's score on the scale."""
+        if everybody and scores:
+            self.bars(scores, threshold, chosen)
+        else:
+            self.scale(dict(scores).get(chosen), threshold)
+
+    def text(self, x, y, text, colour=INK, **options):
+        """Write at (x, y) in pixels, but not over the edges."""
+        item = self.canvas.create_text(x, y, text=text, fill=colour, **options)
+        left, _, right, _ = self.canvas.bbox(item)
+        self.canvas.move(item, max(0, -left) - max(0, right - self.canvas.winfo_width()), 0)
+
+    def box(self, left, top, right, bottom, colour):
+        """Fill a rectangle, given in pixels."""
+        self.canvas.create_rectangle(left, top, right, bottom, fill=colour, outline="")
+
+    def axis(self, low, high, left=0, right=0):
+        """Return the function from a value to its x in pixels, which leaves these margins and a line on both sides."""
+        left, right = left + self.line, self.canvas.winfo_width() - right - self.line
+        return lambda value: left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+
+    def meter(self, level_db, share_left):
+        """Draw the level in dB of full scale, and the share of the time that is left."""
+        self.canvas.delete("all")
+        x, line, floor = self.axis(record.METER_FLOOR, 0), self.line, record.METER_FLOOR
+        zones = ((floor, QUIET_DB, "too quiet"), (QUIET_DB, LOUD_DB, "good"), (LOUD_DB, 0, "loud"))
+        for low, high, word in zones:
+            colour = GOOD_TINT if word == "good" else BAD_TINT
+            self.box(x(low), line, x(high), 3 * line, colour)
+            self.text((x(low) + x(high)) / 2, 3.7 * line, word, MUTED)
+        self.box(x(floor), 1.3 * line, x(level_db), 2.7 * line, GOOD if QUIET_DB <= level_db <= LOUD_DB else BAD)
+        self.box(x(floor), 5 * line, x(0), 5.4 * line, LINE)
+        self.box(x(floor), 5 * line, x(floor) + share_left * (x(0) - x(floor)), 5.4 * line, ACCENT)
+        self.text(x(floor), 6.1 * line, "time left", MUTED, anchor="w")
+
+    def scale(self, score, threshold):
+        """Draw a score on the scale of cosines, with the threshold, both of which may be None."""
+        x, line = self.axis(-1, 1), self.line
+        top, bottom = 2.2 * line, 3.8 * line
+        self.box(x(-1), top, x(1), bottom, LINE)
+        for tick in (-1, -0.5, 0, 0.5, 1):
+            if threshold is None or abs(x(tick) - x(threshold)) > line:         # its line runs through there
+                self.text(x(tick), bottom + 0.7 * line, f"{tick:g}", MUTED)
+        if threshold is not None:
+            self.box(x(-1), top, x(threshold), bottom, BAD_TINT)
+            self.box(x(threshold), top, x(1), bottom, GOOD_TINT)
+            for word, low, high, colour in (("different", -1, threshold, BAD), ("same", threshold, 1, GOOD)):
+                if x(high) - x(low) > nametofont("TkDefaultFont").measure(word) + line:
+                    self.text((x(low) + x(high)) / 2, (top + bottom) / 2, word, colour)
+            self.threshold(x(threshold), top - 0.2 * line, bottom + 1.4 * line, threshold)
+        if score is not None:
+            colour = MUTED if threshold is None else GOOD if score >= threshold else BAD
+            self.text(x(score), 0.7 * line, f"score {score:.2f}", colour, font="TkHeadingFont")
+            self.canvas.create_polygon(x(score), top + 0.3 * line, x(score) - 0.5 * line, top - 0.7 * line,
+                                       x(score) + 0.5 * line, top - 0.7 * line, fill=colour)
+
+    def threshold(self, x, top, bottom, value):
+        """Draw the threshold's line, its value below."""
+        self.canvas.create_line(x, top, x, bottom, fill=INK, width=max(2, self.line / 9))
+        self.text(x, bottom + 0.6 * self.line, f"threshold {value:.2f}")
+
+    def bars(self, scores, threshold, chosen):
+        """Draw (name, score) as bars, as many as there is room for, with the threshold across."""
+        line, shown = self.line, scores[:max(1, int(self.canvas.winfo_height() / self.line - 1.6))]
+        left = max(nametofont("TkHeadingFont").measure(short(name)) for name, _ in shown) + 0.5 * line
+        x = self.axis(min(0, *(score for _, score in shown), threshold or 0) - 0.02, 1, left, 2.5 * line)
+        for row, (name, score) in enumerate(shown):
+            y, font = (row + 0.6) * line, "TkHeadingFont" if name == chosen else "TkDefaultFont"
+            colour = GOOD if threshold is not None and score >= threshold else "#8b97a6"
+            self.text(left, y, short(name), anchor="e", font=font)
+            self.box(x(min(0, score)), y - 0.36 * line, x(max(0, score)), y + 0.36 * line, colour)
+            self.text(self.canvas.winfo_width() - line, y, f"{score:.2f}", anchor="e", font=font)
+        bottom = (len(shown) + 0.2) * line
+        if threshold is not None:
+            self.threshold(x(threshold), 0, bottom, threshold)
+        if len(shown) < len(scores):
+            self.text(line, bottom + 0.6 * line, f"and {len(scores) - len(shown)} more", MUTED, anchor="w")
+
+
+# ---- the window -------------------------------------------------------------------------------------------------
+
+def dress(root):
+    """Set colours, fonts and visible focus of all widgets; return the size of a pixel of a usual screen, in pixels."""
+    style, base = ttk.Style(root), nametofont("TkDefaultFont")
+    unit, line = root.winfo_fpixels("1i") / 96, base.metrics("linespace")
+    style.theme_use("clam")
+    style.configure(".", background=PAPER, foreground=INK, bordercolor=LINE, lightcolor=PAPER, darkcolor=PAPER,
+                    troughcolor="#dde2e8", focuscolor=ACCENT, selectbackground=ACCENT)
+    style.map(".", foreground=[("disabled", "#98a2ae")], bordercolor=[("focus", ACCENT)])
+    style.configure("TButton", padding=(0.7 * line, 0.3 * line), background=CARD, width=0)
+    style.map("TButton", background=[("disabled", PAPER), ("active", TINT)])
+    style.configure("Main.TButton", background=ACCENT, foreground="white", focuscolor="white")
+    style.map("Main.TButton", foreground=[("disabled", "white")], bordercolor=[("focus", INK)],
+              **{part: [("disabled", "#b9c6d6"), ("active", "#134a8e"), ("!disabled", ACCENT)]
+                 for part in ("background", "lightcolor", "darkcolor")})
+    style.configure("Toolbutton", padding=(0.7 * line, 0.3 * line))
+    style.map("Toolbutton", background=[("selected", TINT), ("active", TINT), ("!selected", CARD)],
+              foreground=[("selected", ACCENT)], relief=[("!selected", "raised")])
+    style.configure("Treeview", rowheight=round(1.6 * line), background=CARD)
+    style.map("Treeview", background=[("selected", TINT)], foreground=[("selected", INK)])
+    style.configure("TNotebook.Tab", padding=(line, 0.35 * line))
+    style.map("TNotebook.Tab", background=[("selected", CARD)], padding=[("selected", (line, 0.35 * line))])
+    for kind in ("TEntry", "TCombobox", "TSpinbox", "Treeview"):
+        style.configure(kind, padding=0 if kind == "Treeview" else 0.25 * line, fieldbackground=CARD)
+        style.map(kind, lightcolor=[("focus", ACCENT)], darkcolor=[("focus", ACCENT)],
+                  fieldbackground=[("disabled", PAPER), ("readonly", CARD)])
+    for kind in ("TCombobox", "TSpinbox", "TScale"):
+        style.configure(kind, arrowsize=round(0.7 * line))
+    style.configure("TScale", arrowsize=line, sliderlength=0.8 * line, gripcount=0)
+    style.map("TScale", **{part: [("disabled", LINE), ("focus", ACCENT), ("!disabled", "#7ba3d6")]
+                           for part in ("background", "lightcolor", "darkcolor")})
+    style.configure("Treeview.Heading", relief="flat")
+    style.configure("Card.TFrame", background=CARD)
+    style.configure("Card.TLabel", background=CARD)
+    style.configure("Heading.TLabel", font="TkHeadingFont")
+    return unit
+
+
+class App:
+    """The window.
+
+    Parameters
+    ----------
+    root : tkinter.Tk
+    config : argparse.Namespace
+        sr (until the model gives its own), seconds and device at the start.
+    recorder : callable
+        As record.record.
+    verifier : callable
+        As Engine: answers a Service method's name and arguments, and raises InputError.
+    devices : callable
+        As record.devices.
+    """
+
+    def __init__(self, root, config, recorder, verifier, devices):
+        self.root, self.config, self.sr = root, config, config.sr
+        self.recorder, self.verifier = recorder, verifier
+        self.jobs, self.results = queue.SimpleQueue(), queue.SimpleQueue()
+        self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
+        self.people, self.heard, self.value, self.numbers = {}, None, None, [None]
+        self.images, self.drawing, self.focus = {}, set(), None
+        self.build()
+        root.report_callback_exception = self.report
+        root.protocol("WM_DELETE_WINDOW", self.close)
+        root.bind("<Escape>", lambda event: self.cancel())
+        root.bind_class("TButton", "<Return>", lambda event: event.widget.invoke())
+        self.worker = threading.Thread(target=self.labour, daemon=True)
+        self.worker.start()
+        self.card("Loading the model …", MUTED, "This takes a few seconds.")
+        self.run(lambda: verifier("enrolled"), self.show_people, lambda text: self.say(text, BAD))
+        self.run(devices, self.show_devices, self.show_devices)
+        self.run(lambda: verifier("load"), self.show_loaded, self.show_loaded)
+        self.poll()
+
+    # ---- its parts
+
+    def build(self):
+        """Lay the window out: settings above, speakers on the left, the tabs on the right, messages below."""
+        root = self.root
+        self.unit = dress(root)
+        self.gap, self.dpi = round(8 * self.unit), root.winfo_fpixels("1i")
+        root.title("Speaker verification")
+        root.configure(background=PAPER)
+        root.geometry(f"{min(round(1024 * self.unit), root.winfo_screenwidth())}x"
+                      f"{min(round(640 * self.unit), root.winfo_screenheight())}")
+        root.columnconfigure(1, weight=1)
+        root.rowconfigure(1, weight=1)
+        settings, people, self.tabs = ttk.Frame(root), ttk.Frame(root), ttk.Notebook(root)
+        probe, comparison = ttk.Frame(self.tabs, padding=self.gap), ttk.Frame(self.tabs, padding=self.gap)
+        self.message = self.text(root, anchor="w", padding=self.gap)
+        settings.grid(row=0, columnspan=2, sticky="ew", padx=self.gap, pady=self.gap)
+        people.grid(row=1, column=0, sticky="ns", padx=self.gap)
+        self.tabs.grid(row=1, column=1, sticky="nsew", padx=(0, self.gap))
+        self.message.grid(row=2, columnspan=2, sticky="ew")
+        self.tabs.add(probe, text="Verify")
+        self.tabs.add(comparison, text="Compare recordings")
+        self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.draw_all())
+        self.build_settings(settings)
+        self.build_people(people)
+        self.build_enrolment(people)
+        self.build_probe(probe)
+        self.pictures = {"spectrum": self.picture(self.result, "top"), "matrix": self.picture(comparison, "left"),
+                         "plane": self.picture(comparison, "left")}
+
+    def text(self, parent, **options):
+        """Return a new label that wraps its text to its own width."""
+        label = ttk.Label(parent, **options)
+        label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - 2 * self.gap))
+        return label
+
+    def picture(self, parent, side):
+        """Return a new canvas for a picture, which is drawn anew whenever its size changes."""
+        canvas = tk.Canvas(parent, width=1, height=1, background=CARD, highlightthickness=0)
+        canvas.pack(side=side, fill="both", expand=True, padx=self.gap // 2)
+        canvas.bind("<Configure>", lambda event: self.draw_all())
+        return canvas
+
+    def build_settings(self, bar):
+        """Build the microphone's settings and the progress of loading."""
+        self.device = ttk.Combobox(bar, state="readonly", width=34, values=[DEFAULT_DEVICE])
+        self.device.set(self.config.device or DEFAULT_DEVICE)
+        self.seconds = ttk.Spinbox(bar, from_=1, to=60, width=5)
+        self.seconds.set(f"{self.config.seconds:g}")
+        for part in (ttk.Label(bar, text="Microphone"), self.device, ttk.Label(bar, text="   Recording length"),
+                     self.seconds, ttk.Label(bar, text="seconds")):
+            part.pack(side="left", padx=(0, self.gap))
+        self.progress = ttk.Progressbar(bar, mode="indeterminate", length=140 * self.unit)
+        self.progress.pack(side="right")
+        self.progress.start(30)
+
+    def build_people(self, pane):
+        """Build the list of enrolled speakers and its buttons."""
+        pane.columnconfigure((0, 1), weight=1, uniform="half")
+        pane.rowconfigure(1, weight=1)
+        ttk.Label(pane, text="Enrolled speakers", style="Heading.TLabel").grid(columnspan=2, sticky="w", pady=self.gap)
+        self.list = ttk.Treeview(pane, columns=("recordings", "seconds"), selectmode="browse", height=4)
+        measure = nametofont("TkHeadingFont").measure
+        for column, heading, anchor, room in (("#0", "Name", "w", "A rather long name"),
+                                              ("recordings", "Recordings", "e", "Recordings"),
+                                              ("seconds", "Speech", "e", "Speech 00")):
+            self.list.heading(column, text=heading, anchor=anchor)
+            self.list.column(column, width=measure(room) + 2 * self.gap, anchor=anchor, stretch=column == "#0")
+        self.list.grid(row=1, columnspan=2, sticky="nsew", pady=(0, self.gap))
+        self.list.bind("<<TreeviewSelect>>", lambda event: self.choose())
+        self.list.bind("<Return>", lambda event: self.record_button.invoke())
+        self.new_button = ttk.Button(pane, text="New speaker", command=self.new_speaker)
+        self.forget_button = ttk.Button(pane, text="Forget …", command=self.forget)
+        self.two_buttons(2, self.new_button, self.forget_button)
+
+    def build_enrolment(self, pane):
+        """Build the enrolment below the list: a title, the name, its buttons."""
+        self.title, row, self.name = ttk.Label(pane, style="Heading.TLabel"), ttk.Frame(pane), tk.StringVar()
+        self.title.grid(row=3, columnspan=2, sticky="w", pady=(2 * self.gap, 0))
+        row.grid(row=4, columnspan=2, sticky="ew", pady=self.gap)
+        self.name.trace_add("write", lambda *_: self.update())
+        self.entry = ttk.Entry(row, textvariable=self.name)
+        self.entry.bind("<Return>", lambda event: self.enroll_button.invoke())
+        ttk.Label(row, text="Name").pack(side="left")
+        self.entry.pack(side="right", fill="x", expand=True, padx=(self.gap, 0))
+        self.enroll_button = ttk.Button(pane, command=self.enroll, style="Main.TButton")
+        self.enroll_file_button = ttk.Button(pane, text="From a file …", command=lambda: self.open(self.enroll))
+        self.two_buttons(5, self.enroll_button, self.enroll_file_button)
+
+    def two_buttons(self, row, left, right):
+        """Lay two buttons of the same width side by side."""
+        left.grid(row=row, column=0, sticky="ew", padx=(0, self.gap // 2))
+        right.grid(row=row, column=1, sticky="ew", padx=(self.gap // 2, 0))
+
+    def build_probe(self, pane):
+        """Build the two questions, the buttons of the probe, the card of its verdict and the threshold."""
+        pane.columnconfigure(0, weight=1)
+        pane.rowconfigure(1, weight=1)
+        bar, self.result, below = ttk.Frame(pane), ttk.Frame(pane, style="Card.TFrame"), ttk.Frame(pane)
+        for part, sticky in ((bar, "ew"), (self.result, "nsew"), (below, "ew")):
+            part.grid(sticky=sticky, pady=(0, self.gap))
+        self.question = tk.StringVar(value="claim")
+        self.claim_button, who_button = (ttk.Radiobutton(
+            bar, text="Who is it?", style="Toolbutton", variable=self.question, value=value, command=self.update)
+            for value in ("claim", "who"))
+        self.claim_button.pack(side="left")
+        who_button.pack(side="left")
+        self.record_button = ttk.Button(bar, text="Record", command=self.verify, style="Main.TButton")
+        self.open_button = ttk.Button(bar, text="Open a file …", command=lambda: self.open(self.verify))
+        self.cancel_button = ttk.Button(bar, text="Cancel", command=self.cancel)
+        for button in (self.cancel_button, self.open_button, self.record_button):
+            button.pack(side="right", padx=(self.gap, 0))
+        self.build_card(self.result)
+        self.build_threshold(below)
+
+    def build_card(self, pane):
+        """Build the large words, the smaller ones and the board below them."""
+        base = nametofont("TkDefaultFont")
+        self.large = base.copy()            # Tk forgets a font that nobody holds
+        self.large.configure(size=round(2.4 * base.cget("size")), weight="bold")
+        self.headline = ttk.Label(pane, style="Card.TLabel", font=self.large)
+        self.detail, self.board = self.text(pane, style="Card.TLabel", foreground=MUTED), Board(pane)
+        self.headline.pack(fill="x", padx=2 * self.gap, pady=(self.gap, 0))
+        self.detail.pack(fill="x", padx=2 * self.gap)
+        self.board.canvas.pack(fill="x", padx=self.gap, pady=self.gap)
+        self.board.canvas.bind("<Configure>", lambda event: self.update())
+
+    def build_threshold(self, bar):
+        """Build the slider and its readout."""
+        self.threshold = tk.DoubleVar()
+        self.readout, self.rates = ttk.Label(bar, text="Threshold"), ttk.Label(bar, foreground=MUTED)
+        self.slider = ttk.Scale(bar, from_=-1, to=1, variable=self.threshold, command=self.move)
+        for key, step in (("<Left>", -0.005), ("<Right>", 0.005), ("<Down>", -0.05), ("<Up>", 0.05)):
+            self.slider.bind(key, lambda event, step=step: self.move(self.threshold.get() + step) or "break")
+        self.reset_button = ttk.Button(bar, text="Reset", command=lambda: self.set_threshold(self.loaded.threshold))
+        self.rates.pack(side="bottom", anchor="w")
+        self.readout.pack(side="left")
+        self.reset_button.pack(side="right")
+        self.slider.pack(side="left", fill="x", expand=True, padx=self.gap)
+
+    # ---- its worker
+
+    def run(self, work, then, failed=None):
+        """Let the worker do work(); then(value) follows in the window's thread, or failed(text), which shows it."""
+        self.jobs.put((work, then, failed or self.fail))
+
+    def labour(self):
+        """Do the jobs one after the other, so that answers come in the order of the questions; None ends it."""
+        while job := self.jobs.get():
+            work, then, failed = job
+            try:
+                self.results.put((then, (work(),)))
+            except (InputError, OSError) as error:
+                self.results.put((failed, (str(error),)))
+            except Exception as error:
+                self.results.put((failed, (fault(error),)))
+
+    def poll(self):
+        """Take what the worker has done."""
+        self.timer = self.root.after(POLL_MS, self.poll)
+        while not self.results.empty():
+            function, arguments = self.results.get()
+            function(*arguments)
+
+    def report(self, kind, error, trace):
+        """Show an error that a callback raised; Tk calls this."""
+        if kind is KeyboardInterrupt:
+            self.close()
+        else:
+            self.say(str(error) if isinstance(error, InputError) else fault(error), BAD)
+
+    def close(self):
+        """Stop recording and close the window."""
+        self.cancelled.set()
+        self.jobs.put(None)
+        self.progress.stop()
+        self.root.after_cancel(self.timer)
+        self.root.destroy()
+
+    # ---- what it says
+
+    def say(self, text, colour=GOOD):
+        """Show a message below; red on a red ground is an error."""
+        self.message.configure(text=text, foreground=colour, background=BAD_TINT if colour == BAD else PAPER)
+
+    def fail(self, text):
+        """Show why something came to nothing."""
+        self.rest()
+        self.say(text, MUTED if text.startswith("cancelled") else BAD)
+
+    def card(self, headline, colour=INK, detail=""):
+        """Show large words, and smaller ones below."""
+        self.headline.configure(text=headline, foreground=colour)
+        self.detail.configure(text=detail)
+
+    def update(self):
+        """Show all that follows from the speakers, the one chosen, the verdict and the threshold."""
+        name, chosen = data_preprocess.composed(self.name.get()).strip(), self.chosen()
+        known = name in self.people
+        self.title.configure(text=f"Add a recording of {short(name, 14)}" if known else "Enrol a new speaker")
+        self.enroll_button.configure(text="Add recording" if known else "Enrol")
+        self.claim_button.configure(text=f"Is it {short(chosen)}?" if chosen else "Is it …?")
+        idle = not self.busy
+        for button, possible in ((self.new_button, idle), (self.forget_button, idle and chosen),
+                                 (self.enroll_button, idle), (self.enroll_file_button, idle),
+                                 (self.record_button, idle and self.loaded and self.people),
+                                 (self.open_button, idle and self.loaded and self.people),
+                                 (self.cancel_button, self.busy == "recording"), (self.slider, self.loaded),
+                                 (self.reset_button, self.loaded and self.loaded.threshold is not None)):
+            button.state(["!disabled" if possible else "disabled"])
+        if not self.busy:
+            self.card(*self.words())
+            self.board.canvas.delete("all")
+            if self.loaded and self.people:
+                scores = self.heard.scores if self.heard else []
+                self.board.show(scores, self.value, chosen, everybody=self.question.get() == "who")
+
+    def words(self):
+        """Return the headline, its colour and the detail that fit the state."""
+        chosen, who = self.chosen(), self.question.get() == "who"
+        states = (
+            (self.problem and not self.loaded, "No model", self.problem),
+            (not self.people, "Nobody is enrolled yet", "Type a name on the left and press Enrol, then speak."),
+            (not who and not chosen, "Is it …?", "Choose a speaker on the left, or ask who it is."),
+            (not self.heard, "Who is it?" if who else f"Is it {short(chosen)}?",
+             "Press Record and speak, or open a file."),
+            (self.heard and self.heard.problem, "No verdict", self.heard and self.heard.problem))
+        for holds, headline, detail in states:
+            if holds:
+                return headline, MUTED, detail
+        return self.decision(self.heard.scores[0][0] if who else chosen, who)
+
+    def decision(self, name, who):
+        """Return headline, colour and detail of the verdict on a speaker."""
+        score, value = dict(self.heard.scores).get(name), self.value
+        if score is None:
+            return "No verdict", MUTED, f"What is enrolled of {name} cannot be compared: add a recording."
+        if value is None:
+            return f"Score {score:.2f}", MUTED, f"There is no verdict without a threshold: {self.problem}"
+        yes, no = (f"It is {short(name)}", "None of them") if who else ("Same person", "Different person")
+        detail = (f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech "
+                  "heard.")
+        return (yes, GOOD, detail) if score >= value else (no, BAD, detail)
+
+    # ---- what it does
+
+    def chosen(self):
+        """Return the speaker chosen in the list, "" where none is."""
+        return next(iter(self.list.selection()), "")
+
+    def choose(self):
+        """Take the speaker chosen in the list as the one to add to, and to ask for."""
+        if self.chosen():
+            self.name.set(self.chosen())
+        self.update()
+
+    def new_speaker(self):
+        """Make room for a new name."""
+        self.name.set("")
+        self.entry.focus_set()
+
+    def forget(self):
+        """Delete the chosen speaker's recordings, if that is meant."""
+        name = self.chosen()
+        if messagebox.askokcancel("Forget a speaker", f"Delete everything enrolled of {name}? This cannot be undone.",
+                                  icon="warning", default="cancel", parent=self.root):
+            self.name.set("")
+            self.begin("work", "One moment …")
+            self.run(lambda: self.verifier("forget", name), lambda _: self.refresh(f"{name} is forgotten."))
+
+    def open(self, work):
+        """Ask for a recording and call work(path)."""
+        path = filedialog.askopenfilename(parent=self.root, title="Open a recording", filetypes=SOUNDS)
+        if path:
+            work(path)
+
+    def enroll(self, path=None):
+        """Add a recording to the speaker named, from a file or the microphone."""
+        name = data_preprocess.speaker_name(self.name.get().strip())
+        self.take(f"Recording an enrolment of {short(name)}.", path, lambda sound: self.verifier("enroll", name, sound),
+                  lambda name: self.refresh(f"A recording of {name} is enrolled.", name))
+
+    def verify(self, path=None):
+        """Hear a probe, from a file or the microphone."""
+        self.take("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
+        self.heard = None           # nothing of the probe before may pass for a verdict on this one
+        self.pictures["spectrum"].delete("all")
+
+    def take(self, words, path, work, then):
+        """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears."""
+        seconds, device, sr = self.length(), self.device.current(), self.sr
+        device = self.numbers[device] if device >= 0 else self.config.device
+
+        def on_level(level_db, seconds_left):
+            self.results.put((self.show_level, (words, level_db, seconds_left, seconds)))
+
+        def job():
+            sound = path or self.recorder(seconds, sr, device, on_level, self.cancelled.is_set)
+            self.results.put((self.begin, ("work", "One moment …")))
+            return work(sound)
+
+        self.cancelled.clear()
+        self.say("")
+        self.tabs.select(0)
+        self.focus = self.root.focus_get()
+        self.begin("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
+        if not path:
+            self.cancel_button.focus_set()
+        self.run(job, then)
+
+    def length(self):
+        """Return the length of a recording in seconds; InputError where it is not one."""
+        low, high, what = configuration.RANGES["seconds"]
+        with contextlib.suppress(ValueError):
+            if low <= float(self.seconds.get()) <= high:
+                return float(self.seconds.get())
+        raise InputError(f"recording length is {self.seconds.get()!r}: {what}")
+
+    def begin(self, busy, headline):
+        """Show what goes on: busy with a "recording", or with "work" that cannot be cancelled."""
+        self.busy = busy
+        self.update()
+        self.board.canvas.delete("all")
+        self.card(headline, MUTED)
+
+    def rest(self):
+        """Be ready for the next."""
+        self.busy = ""
+        self.update()
+        if self.focus and self.root.focus_get() in (None, self.cancel_button):
+            self.focus.focus_set()
+        self.focus = None
+
+    def cancel(self):
+        """Stop the recording."""
+        if self.busy == "recording":
+            self.cancelled.set()
+
+    def refresh(self, text, name=""):
+        """Show the speakers, and the last probe compared with them, after a change."""
+        self.run(lambda: (self.verifier("enrolled"), self.loaded and self.verifier("compare")),
+                 lambda answer: (self.show_people(answer[0], name), self.show_heard(answer[1]), self.say(text)))
+
+    # ---- what it hears of
+
+    def show_people(self, people, name=""):
+        """List the enrolled speakers, and choose the one named, else the one before."""
+        name = name or self.chosen()
+        self.people = {person.name: person for person in people}
+        self.list.delete(*self.list.get_children())
+        for person in people:
+            self.list.insert("", "end", person.name, text=person.name,
+                             values=(person.recordings, f"{person.seconds:.0f} s"))
+        if name in self.people:
+            self.list.selection_set(name)
+            self.list.focus(name)
+            self.list.see(name)
+        self.draw_all()
+        self.update()
+
+    def show_devices(self, devices):
+        """List the microphones; or, given a text, say why there is none, files can still be opened."""
+        if isinstance(devices, str):
+            self.device.set("No microphone")
+            self.say(devices, BAD)
+            return
+        self.numbers += [device.number for device in devices]
+        self.device.configure(values=[DEFAULT_DEVICE, *(f"{device.number}: {device.name}" for device in devices)])
+
+    def show_loaded(self, loaded):
+        """Take what must be known of the model; or of why there is none, a text."""
+        if isinstance(loaded, str):
+            self.problem = loaded
+        else:
+            self.loaded, self.problem, self.sr = loaded, loaded.problem, loaded.sr
+            self.set_threshold(loaded.threshold)
+        self.progress.stop()
+        self.progress.pack_forget()
+        self.rest()
+        (self.list if self.people else self.entry).focus_set()
+
+    def show_level(self, words, level_db, seconds_left, seconds):
+        """Show what the microphone hears."""
+        if self.busy == "recording":
+            self.card(f"Speak now: {math.ceil(seconds_left)} s", ACCENT, f"{words} Escape cancels.")
+            self.board.meter(level_db, seconds_left / seconds)
+
+    def show_heard(self, heard):
+        """Show a verdict, or that there is none."""
+        self.heard = heard
+        self.rest()
+        self.draw("spectrum")
+
+    def move(self, value):
+        """Set the threshold by hand, in half hundredths."""
+        self.set_threshold(round(200 * min(max(float(value), -1), 1)) / 200)
+
+    def set_threshold(self, value):
+        """Set the threshold, None for none: verdict, scale and error rates follow, the stored ones where they are."""
+        self.value = value
+        self.threshold.set(value or 0)
+        far, frr = (None, None) if value is None else self.loaded.rates[round(200 * (value + 1))]
+        if value is not None and value == self.loaded.threshold:
+            far, frr = self.loaded.measured
+        self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
+        self.rates.configure(text="The slider sets one by hand." if value is None else
+                             "Its error rates are not measured." if far is None else
+                             f"FAR {far:.1%} of other people are let in, FRR {frr:.1%} of the right ones turned away.")
+        self.update()
+
+    # ---- its pictures
+
+    def draw_all(self):
+        """Ask for the pictures that can be seen."""
+        for name in ("matrix", "plane") if self.tabs.index("current") else ("spectrum",):
+            self.draw(name)
+
+    def draw(self, name):
+        """Ask for a picture of the size of its canvas, if it is not asked for yet."""
+        canvas = self.pictures[name]
+        size = canvas.winfo_width(), canvas.winfo_height()
+        if name in self.drawing or not self.loaded or min(size) < 50 or (name == "spectrum" and not self.heard):
+            return
+        self.drawing.add(name)
+        self.run(lambda: self.verifier("draw", name, *size, self.dpi), lambda png: self.show_picture(name, size, png),
+                 lambda text: self.show_picture(name, size, None, text))
+
+    def show_picture(self, name, size, png, text=""):
+        """Show a picture, or why there is none; ask again if its canvas has another size by now."""
+        canvas = self.pictures[name]
+        canvas.delete("all")
+        self.drawing.discard(name)
+        if png:
+            self.images[name] = tk.PhotoImage(data=png, master=self.root)
+            canvas.create_image(0, 0, image=self.images[name], anchor="nw")
+        else:
+            canvas.create_text(size[0] / 2, size[1] / 2, text=text, fill=MUTED, width=size[0] - 4 * self.gap)
+        if size != (canvas.winfo_width(), canvas.winfo_height()):
+            self.draw(name)
+
+
+def work(config):
+    """Open the window; return when it is closed."""
+    if tk is None:
+        raise InputError("the window needs Tkinter, which is not installed: apt install python3-tk")
+    try:
+        root = tk.Tk()
+    except tk.TclError as error:
+        raise InputError(f"no display: {error}") from error
+    configuration.choose_model(config)
+    engine = Engine(config)
+    try:
+        app = App(root, config, record.record, engine, record.devices)
+        root.mainloop()
+    finally:
+        engine.close()
+    app.worker.join(PATIENCE_SECONDS)
+
+
+def main(argv=None):
+    """Run the command line; return the exit code."""
+    return configuration.run(work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,548 @@
+"""The window on a screen of its own: what it says in each state, what its buttons and keys do, what it never does."""
+import contextlib
+import gc
+import io
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+import configuration
+import gui
+import record
+from configuration import InputError
+
+tk = pytest.importorskip("tkinter")
+ROOT = pathlib.Path(gui.__file__).parent
+USUAL = 96 / 72              # pixels per point of a usual screen; "twice the scaling" is twice that
+WAVE = np.zeros(8000, np.float32)
+
+
+# ---- a screen, a model and a microphone -------------------------------------------------------------------------
+
+def start_screen(folder):
+    """Start an X server that keeps its picture in a file of `folder`; return its process and its display's name."""
+    reader, writer = os.pipe()
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(writer), "-screen", "0", "2048x1280x24", "-fbdir", str(folder),
+                               "-nolisten", "tcp"], pass_fds=[writer], stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader, encoding="ascii") as answer:      # the server writes its number when it is ready
+        return server, f":{answer.readline().strip()}"
+
+
+@pytest.fixture(scope="session")
+def screen(tmp_path_factory):
+    """A display of 2048 x 1280 pixels: its name, and the folder of its picture."""
+    if not shutil.which("Xvfb"):
+        pytest.skip("needs Xvfb")
+    folder = tmp_path_factory.mktemp("screen")
+    server, name = start_screen(folder)
+    yield types.SimpleNamespace(name=name, folder=folder)
+    server.terminate()
+    server.wait()
+
+
+def photograph(screen, width, height):
+    """Return the top left (height, width, 3) of a screen's picture, which is an XWD file."""
+    data = (screen.folder / "Xvfb_screen0").read_bytes()
+    header = struct.unpack(">25I", data[:100])
+    size, rows, line, colours = header[0], header[5], header[12], header[19]
+    pixels = np.frombuffer(data, np.uint8, rows * line, size + 12 * colours).reshape(rows, line // 4, 4)
+    return pixels[:height, :width, 2::-1]                                               # blue, green, red, nothing
+
+
+class FakeModel:
+    """Answers as Engine does: voices of the names given, scores by hand, a threshold of 0.7."""
+
+    def __init__(self, *names, threshold=True, model=True):
+        self.people = {name: record.Enrolled(name, 1, 4.0) for name in names}
+        self.scores, self.calls, self.model, self.forgotten = {"Ana": 0.9, "Bo": 0.3}, [], model, []
+        self.measured = 0.7 if threshold else None
+
+    def __call__(self, name, *arguments):
+        self.calls.append(name)
+        return getattr(self, name)(*arguments)
+
+    def enrolled(self):
+        return sorted(self.people.values(), key=lambda person: person.name)
+
+    def load(self):
+        if not self.model:
+            raise InputError("--model_path is ./model: there is no model; train one")
+        rates = [(1 - i / 400, i / 400) for i in range(401)]
+        problem = "" if self.measured else "measure one with python test.py"
+        return gui.Loaded(8000, self.measured, (0.0123, 0.0456), problem, rates)
+
+    def enroll(self, name, sound):
+        if isinstance(sound, str):
+            raise InputError(f"{sound} cannot be read: Format not recognised.")
+        old = self.people.get(name, record.Enrolled(name, 0, 0.0))
+        self.people[name] = record.Enrolled(name, old.recordings + 1, old.seconds + 4)
+        return name
+
+    def forget(self, name):
+        del self.people[name]
+
+    def verify(self, sound):
+        scores = sorted(((name, self.scores[name]) for name in self.people), key=lambda pair: -pair[1])
+        return gui.Heard(scores, 3.2, "")
+
+    def compare(self):
+        return None
+
+    def draw(self, name, width, height, dpi):
+        picture = io.BytesIO()
+        Figure((width / dpi, height / dpi), dpi, facecolor="lightgrey").savefig(picture, format="png", dpi=dpi)
+        return picture.getvalue()
+
+
+def quick(seconds, sr, device=None, on_level=None, cancelled=None):
+    """Record in no time."""
+    on_level(-20.0, seconds / 2)
+    return WAVE
+
+
+def endless(seconds, sr, device=None, on_level=None, cancelled=None):
+    """Record until it is cancelled."""
+    while not cancelled():
+        on_level(-20.0, 0.45 * seconds)
+        time.sleep(0.01)
+    raise InputError("cancelled: nothing was saved")
+
+
+def two_devices():
+    return [record.Device(0, "Built-in Audio", 44100.0, True), record.Device(3, "USB microphone", 48000.0, False)]
+
+
+def wait(app, until, seconds=20):
+    """Let the window live until something holds."""
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, f"{app.headline['text']} {app.message['text']}"
+        app.root.update()
+        time.sleep(0.002)
+
+
+def settled(app):
+    return lambda: not app.busy and not app.drawing and app.jobs.empty() and app.results.empty()
+
+
+@pytest.fixture
+def open_window(screen):
+    """Return a function that opens a window and waits until it is ready; it is closed in the end."""
+    apps = []
+
+    def run(verifier, recorder=quick, devices=two_devices, scaling=USUAL, argv=(), ready=True):
+        root = tk.Tk(screenName=screen.name)
+        root.tk.call("tk", "scaling", scaling)
+        apps.append(gui.App(root, configuration.get_config(list(argv)), recorder, verifier, devices))
+        if ready:
+            wait(apps[-1], settled(apps[-1]))
+        root.update()
+        root.focus_lastfor().focus_force()          # what a window manager does
+        root.update()
+        return apps[-1]
+
+    yield run
+    for app in apps:
+        with contextlib.suppress(tk.TclError):      # the test has closed it
+            app.close()
+        app.worker.join(10)
+        assert not app.worker.is_alive()
+    apps.clear()
+    gc.collect()            # Tk's objects must go in the thread that made them
+
+
+@pytest.fixture
+def ana_and_bo(open_window):
+    return open_window(FakeModel("Ana", "Bo"))
+
+
+def press(app, button):
+    """Press a button and wait for all that follows."""
+    assert button.instate(["!disabled"])
+    button.invoke()
+    wait(app, settled(app))
+
+
+def choose(app, name):
+    app.list.selection_set(name)
+    app.root.update()
+
+
+def card(app):
+    """Return the large words, and their colour."""
+    return app.headline["text"], str(app.headline["foreground"])
+
+
+def message(app):
+    return app.message["text"]
+
+
+def board(app):
+    """Return the texts on the board, in the order in which they were drawn."""
+    canvas = app.board.canvas
+    return [canvas.itemcget(item, "text") for item in canvas.find_all() if canvas.type(item) == "text"]
+
+
+def rows(app):
+    return [(app.list.item(name, "text"), *app.list.item(name, "values")) for name in app.list.get_children()]
+
+
+# ---- enrolment --------------------------------------------------------------------------------------------------
+
+def test_a_new_user_enrols_with_name_and_enter(open_window):
+    app = open_window(FakeModel())
+    assert card(app)[0] == "Nobody is enrolled yet"
+    assert app.record_button.instate(["disabled"])
+    app.entry.focus_force()
+    app.name.set("Ana")
+    app.root.update()
+    app.entry.event_generate("<Return>")
+    wait(app, lambda: app.people)
+    wait(app, settled(app))
+    assert rows(app) == [("Ana", "1", "4 s")]
+    assert message(app) == "A recording of Ana is enrolled."
+    assert app.chosen() == "Ana"
+    assert card(app)[0] == "Is it Ana?"
+    assert app.enroll_button["text"] == "Add recording"
+    press(app, app.enroll_button)
+    assert rows(app) == [("Ana", "2", "8 s")]
+
+
+@pytest.mark.parametrize("name", ["", "../Ana", "a/b", ".ana", "a\nb", "a\x00b", "manifest"])
+def test_names_that_could_be_paths_are_refused_before_anybody_speaks(open_window, name):
+    model = FakeModel()
+    app = open_window(model)
+    app.name.set(name)
+    press(app, app.enroll_button)
+    assert message(app).startswith("speaker name ")
+    assert "use letters, digits, spaces" in message(app)
+    assert str(app.message["background"]) == gui.BAD_TINT
+    assert "enroll" not in model.calls
+
+
+@pytest.mark.parametrize(("answer", "left"), [(False, ["Ana", "Bo"]), (True, ["Bo"])])
+def test_forget_asks_first(ana_and_bo, monkeypatch, answer, left):
+    asked = []
+    monkeypatch.setattr(gui.messagebox, "askokcancel", lambda *words, **_: asked.append(words[1]) or answer)
+    assert ana_and_bo.forget_button.instate(["disabled"])
+    choose(ana_and_bo, "Ana")
+    press(ana_and_bo, ana_and_bo.forget_button)
+    wait(ana_and_bo, lambda: [row[0] for row in rows(ana_and_bo)] == left)
+    assert asked == ["Delete everything enrolled of Ana? This cannot be undone."]
+
+
+# ---- the verdict ------------------------------------------------------------------------------------------------
+
+def test_verdict_in_words_and_colour_follows_speaker_and_threshold(ana_and_bo):
+    app = ana_and_bo
+    assert card(app)[0] == "Is it …?"
+    assert app.root.focus_get() is app.list
+    choose(app, "Ana")
+    press(app, app.record_button)
+    assert app.root.focus_get() is app.list                 # it was on Cancel meanwhile
+    assert card(app) == ("Same person", gui.GOOD)
+    assert app.detail["text"] == "Score 0.90 with Ana, threshold 0.70; 3.2 s of speech heard."
+    assert {"score 0.90", "threshold 0.70"} <= set(board(app))
+    assert app.pictures["spectrum"].find_all()
+    choose(app, "Bo")
+    assert card(app) == ("Different person", gui.BAD)
+    app.move(0.3)
+    assert card(app) == ("Same person", gui.GOOD)           # a score at the threshold is accepted
+    app.move(0.305)
+    assert card(app) == ("Different person", gui.BAD)
+
+
+def test_the_error_rates_follow_the_threshold(ana_and_bo):
+    app = ana_and_bo
+    assert "FAR 1.2%" in app.rates["text"]                  # the stored ones, at the stored threshold
+    assert "FRR 4.6%" in app.rates["text"]
+    app.move(0.5)                                           # three quarters of the way from -1 to 1
+    assert "FAR 25.0%" in app.rates["text"]
+    assert "FRR 75.0%" in app.rates["text"]
+    app.slider.focus_force()
+    app.slider.event_generate("<Right>")
+    assert app.value == pytest.approx(0.505)
+    assert app.readout["text"] == "Threshold 0.505"
+    press(app, app.reset_button)
+    assert app.value == 0.7
+
+
+def test_who_is_it_shows_everybody_best_first(ana_and_bo):
+    app = ana_and_bo
+    app.question.set("who")
+    press(app, app.record_button)
+    assert card(app) == ("It is Ana", gui.GOOD)
+    assert board(app) == ["Ana", "0.90", "Bo", "0.30", "threshold 0.70"]
+    app.move(0.95)
+    assert card(app) == ("None of them", gui.BAD)
+
+
+def test_without_model_or_threshold_it_says_what_to_do(open_window):
+    app = open_window(FakeModel("Ana", model=False))
+    assert card(app)[0] == "No model"
+    assert "there is no model; train one" in app.detail["text"]
+    assert board(app) == []
+    assert app.record_button.instate(["disabled"])
+    app = open_window(FakeModel("Ana", threshold=False))
+    choose(app, "Ana")
+    press(app, app.record_button)
+    assert card(app) == ("Score 0.90", gui.MUTED)
+    assert "measure one with python test.py" in app.detail["text"]
+    assert (app.readout["text"], app.rates["text"]) == ("No threshold", "The slider sets one by hand.")
+    app.move(0.5)
+    assert card(app) == ("Same person", gui.GOOD)
+
+
+def test_the_comparison_is_drawn_when_it_is_looked_at(open_window):
+    model = FakeModel("Ana", "Bo")
+    app = open_window(model)
+    assert "draw" not in model.calls
+    app.tabs.select(1)
+    app.root.update()
+    wait(app, settled(app))
+    assert all(app.pictures[name].type(app.pictures[name].find_all()[0]) == "image" for name in ("matrix", "plane"))
+
+
+# ---- recording --------------------------------------------------------------------------------------------------
+
+def test_level_countdown_and_escape(open_window):
+    model = FakeModel("Ana")
+    app = open_window(model, endless)
+    choose(app, "Ana")
+    app.record_button.focus_force()
+    app.record_button.event_generate("<Return>")            # Enter presses the button that has the focus
+    wait(app, lambda: card(app)[0].startswith("Speak now"))
+    assert card(app)[0] == "Speak now: 5 s"                 # 4.5 s of 10 are left
+    assert "good" in board(app)
+    assert app.record_button.instate(["disabled"])
+    assert app.root.focus_get() is app.cancel_button
+    app.cancel_button.event_generate("<Escape>")
+    wait(app, settled(app))
+    assert message(app) == "cancelled: nothing was saved"
+    assert "verify" not in model.calls
+    assert app.root.focus_get() is app.record_button
+    app.record_button.invoke()                              # the next recording is not cancelled
+    wait(app, lambda: card(app)[0].startswith("Speak now"))
+    press(app, app.cancel_button)
+
+
+def test_closing_while_recording_saves_nothing(open_window):
+    model = FakeModel("Ana")
+    app = open_window(model, endless)
+    app.name.set("Eve")
+    app.enroll_button.invoke()
+    wait(app, lambda: card(app)[0].startswith("Speak now"))
+    app.close()
+    app.worker.join(5)
+    assert not app.worker.is_alive()
+    assert "enroll" not in model.calls
+
+
+def test_without_a_microphone_files_still_do(open_window, monkeypatch):
+    def fail(*_):
+        raise InputError("there is no microphone: plug one in")
+
+    app = open_window(FakeModel("Ana"), fail, fail)
+    assert app.device.get() == "No microphone"
+    assert message(app) == "there is no microphone: plug one in"
+    choose(app, "Ana")
+    monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: "probe.wav")
+    press(app, app.open_button)
+    assert card(app)[0] == "Same person"
+    assert message(app) == ""
+    press(app, app.record_button)
+    assert message(app) == "there is no microphone: plug one in"
+    assert card(app)[0] == "Is it Ana?"                     # the verdict on the file is gone
+    press(app, app.enroll_file_button)
+    assert message(app) == "probe.wav cannot be read: Format not recognised."
+
+
+def test_device_and_length_reach_the_recorder(open_window):
+    heard = []
+
+    def recorder(seconds, sr, device, *_):
+        heard.append((seconds, sr, device))
+        return WAVE
+
+    app = open_window(FakeModel("Ana"), recorder, argv=["--seconds", "7", "--device", "usb"])
+    assert app.device["values"] == ("System default", "0: Built-in Audio", "3: USB microphone")
+    choose(app, "Ana")
+    press(app, app.record_button)
+    app.device.current(2)
+    app.seconds.set("2.5")
+    press(app, app.record_button)
+    app.device.current(0)
+    press(app, app.record_button)
+    assert heard == [(7.0, 8000, "usb"), (2.5, 8000, 3), (2.5, 8000, None)]
+    app.seconds.set("-1")
+    press(app, app.record_button)
+    assert message(app) == "recording length is '-1': it must be from 1 to 3600 s"
+
+
+# ---- the window -------------------------------------------------------------------------------------------------
+
+def test_it_shows_while_the_model_loads(open_window):
+    loading, model = threading.Event(), FakeModel("Ana")
+    load = model.load
+    model.load = lambda: loading.wait(10) and load()
+    app = open_window(model, ready=False)
+    wait(app, lambda: rows(app))
+    assert app.progress.winfo_ismapped()
+    assert card(app)[0] == "Loading the model …"
+    assert app.record_button.instate(["disabled"])
+    loading.set()
+    wait(app, settled(app))
+    assert not app.progress.winfo_ismapped()
+    assert card(app)[0] == "Is it …?"
+
+
+def test_a_fault_of_the_program_shows_in_the_window(ana_and_bo, capsys):
+    ana_and_bo.root.after(0, lambda: 1 / 0)
+    wait(ana_and_bo, lambda: message(ana_and_bo))
+    assert message(ana_and_bo).startswith("this is a fault of the program, ZeroDivisionError: division by zero")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_tab_visits_everything_in_reading_order(ana_and_bo):
+    app = ana_and_bo
+    choose(app, "Ana")
+    visited, widget = [], app.device
+    while widget not in visited:
+        visited.append(widget)
+        widget = widget.tk_focusNext()
+    who_button = app.claim_button.tk_focusNext()
+    assert visited == [app.device, app.seconds, app.list, app.new_button, app.forget_button, app.entry,
+                       app.enroll_button, app.enroll_file_button, app.tabs, app.claim_button, who_button,
+                       app.record_button, app.open_button, app.slider, app.reset_button]
+
+
+def leaves(widget):
+    children = [child for child in widget.winfo_children() if child.winfo_ismapped()]
+    return [leaf for child in children for leaf in leaves(child)] or [widget]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
+    """The screenshots stay in pytest's temporary folder, for the eye."""
+    app = open_window(FakeModel("Ana", "Bo"), scaling=factor * USUAL)
+    root = app.root
+    choose(app, "Ana")
+    for name in ("asked", "verdict", "who", "error", "comparison"):
+        if name == "verdict":
+            press(app, app.record_button)
+        app.question.set("who" if name == "who" else "claim")
+        app.update()
+        app.say("a fault that takes many words to tell, " * 5 if name == "error" else "", gui.BAD)
+        app.tabs.select(int(name == "comparison"))
+        root.update()
+        wait(app, settled(app))
+        width, height = root.winfo_width(), root.winfo_height()
+        assert abs(width - 1024 * factor) <= 2 * factor
+        assert abs(height - 640 * factor) <= 2 * factor
+        assert len(leaves(root)) > 15
+        for leaf in leaves(root):
+            if leaf.winfo_class() in ("TLabel", "TButton", "TRadiobutton"):
+                assert leaf.winfo_width() >= leaf.winfo_reqwidth(), leaf["text"]
+                assert leaf.winfo_height() >= leaf.winfo_reqheight(), leaf["text"]
+            assert leaf.winfo_rootx() + leaf.winfo_width() <= root.winfo_rootx() + width
+            assert leaf.winfo_rooty() + leaf.winfo_height() <= root.winfo_rooty() + height
+        picture = photograph(screen, width, height)
+        imsave(tmp_path / f"{name}.png", np.ascontiguousarray(picture))
+        paper = np.frombuffer(bytes.fromhex(gui.PAPER[1:]), np.uint8)
+        assert 0.1 < (picture == paper).all(axis=2).mean() < 0.8        # it is the window that was photographed
+
+
+def run_gui(*argv, **environment):
+    return subprocess.run([sys.executable, ROOT / "gui.py", *argv], capture_output=True, text=True, timeout=60,
+                          env=os.environ | environment, check=False)
+
+
+def test_without_display_or_tkinter_it_is_one_line(fails, monkeypatch):
+    done = run_gui(DISPLAY=":9999")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no display: ")
+    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setattr(gui, "tk", None)
+    assert "apt install python3-tk" in fails(gui.main)
+
+
+def test_it_starts_without_tensorflow_and_matplotlib():
+    script = "import sys, gui; print(sorted({'tensorflow', 'matplotlib', 'keras'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60,
+                          check=True)
+    assert done.stdout == "[]\n"
+
+
+# ---- the model's process ----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def engine(trained, tmp_path):
+    """A real model's process; its folders are below tmp_path."""
+    engine = gui.Engine(configuration.get_config([
+        "--model_path", str(trained), "--enroll_path", str(tmp_path / "enroll"), "--verify_path",
+        str(tmp_path / "verify")]))
+    yield engine
+    engine.close()
+    assert not engine.process.is_alive()
+
+
+def test_a_process_that_dies_is_an_error_and_no_wait(engine):
+    assert engine("enrolled") == []
+    with pytest.raises(InputError, match="cannot be read: "):
+        engine("enroll", "Ana", __file__)
+    with pytest.raises(InputError, match="this is a fault of the program, AttributeError"):
+        engine("dance")
+    engine.process.kill()
+    with pytest.raises(InputError, match="the model's process has ended"):
+        engine("enrolled")
+
+
+def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monkeypatch):
+    """A trained model, PortAudio and a microphone that plays a synthetic voice: enrol, verify, a file, close."""
+    import sounddevice
+    wave, sr = soundfile.read(corpus / "test" / "voice08" / "00.wav", dtype="int16")
+    microphone.start(sr)
+    microphone.play(wave, sr)
+    sounddevice._terminate()        # another test may have listed the microphones before this one was there
+    sounddevice._initialize()
+    app = open_window(engine, record.record, record.devices, argv=["--seconds", "2"])
+    app.name.set("Ana")
+    press(app, app.enroll_button)
+    assert message(app) == "A recording of Ana is enrolled."
+    assert [path.name for path in sorted((tmp_path / "enroll").glob("*.*"))] == [".lock", "Ana.json", "Ana.npy"]
+    press(app, app.record_button)
+    score = dict(app.heard.scores)["Ana"]
+    sent = {**vars(app.loaded), **vars(app.heard)}.values()
+    assert {type(value).__module__ for value in sent} == {"builtins"}       # of model.py, they would load TensorFlow
+    app.set_threshold(score)
+    assert card(app) == ("Same person", gui.GOOD)
+    monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: str(corpus / "test" / "voice09" / "01.wav"))
+    press(app, app.open_button)
+    assert dict(app.heard.scores)["Ana"] < score
+    assert card(app) == ("Different person", gui.BAD)
+    assert app.pictures["spectrum"].type(app.pictures["spectrum"].find_all()[0]) == "image"
+    press(app, app.enroll_file_button)
+    assert rows(app)[0][:2] == ("Ana", "2")
+    app.tabs.select(1)
+    app.root.update()
+    wait(app, settled(app))
+    assert app.pictures["plane"].type(app.pictures["plane"].find_all()[0]) == "image"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    app.enroll_button.invoke()
+    wait(app, lambda: card(app)[0].startswith("Speak now"))
+    app.close()
+    app.worker.join(5)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
