@@ -271,8 +271,9 @@ def choose_model(config):
     """Take the model that comes with the project where --model_path was not given and ./model is missing; say which."""
     if "model_path" in config.given:
         return
-    if not any(os.path.exists(os.path.join(config.model_path, name)) for name in ("config.json", "Check_Point")):
-        config.model_path = os.path.relpath(PRETRAINED)
+    own = any(os.path.exists(os.path.join(config.model_path, name)) for name in ("config.json", "Check_Point"))
+    if not own and PRETRAINED.is_dir():
+        config.model_path = "./pretrained" if PRETRAINED.parent == pathlib.Path.cwd() else str(PRETRAINED)
     print(f"model: {config.model_path}", file=sys.stderr)
 
 

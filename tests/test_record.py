@@ -332,5 +332,6 @@ def test_forgetting_nobody_names_who_there_is(enrol, here, corpus, fails):
     assert "has nobody" in fails(record.main, "--forget", "--speaker", "ben")
 
 
-def test_recording_needs_a_model(here, fails):
+def test_recording_needs_a_model(here, fails, monkeypatch):
+    monkeypatch.setattr(configuration, "PRETRAINED", here / "nowhere")
     assert "--model_path is ./model: there is no model, and its rate is needed" in fails(record.main)
