@@ -143,6 +143,7 @@ def add_training_flags(add):
     add("--crop_min", type=int, default=140, help="shortest crop of a batch (frames)")
     add("--crop_max", type=int, default=180, help="longest crop of a batch (frames)")
     add("--mask_channels", type=int, default=0, help="half of the crops lose a band of up to this many mel channels")
+    add("--weigh", **SWITCH, help="draw speakers as often as they have utterances, up to M; else all alike")
     add("--speed", type=float, default=0.0, help="half of a batch's speakers play up to this share faster or slower")
     add("--equalize", type=float, default=0.0, help="each crop gets a random smooth equalizer, standard deviation (dB)")
     add("--loss", default="softmax", choices=("softmax", "contrast"), help="GE2E eq. 6 or eq. 7")

@@ -38,8 +38,9 @@ SCALE_W_B = 0.01             # gradient scale of w and b
 SCALE_PROJECTION = 0.5       # gradient scale of the projections
 LOG_EVERY = 100              # iterations per row of history.csv
 # A run keeps these flags to its end; it may change those below when it goes on.
-RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max", "speed",
-             "equalize", "mask_channels", "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio", "seed")
+RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number", "crop_min", "crop_max", "weigh",
+             "speed", "equalize", "mask_channels", "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio",
+             "seed")
 FREE_FLAGS = ("train_path", "iteration", "valid_every", "comment")
 CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
@@ -780,7 +781,7 @@ class Trainer:
         """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k])."""
         config, rng = self.config, np.random.default_rng([self.config.seed, k])
         batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
-                                   crop=(config.crop_min, config.crop_max), speed=config.speed,
+                                   crop=(config.crop_min, config.crop_max), weigh=config.weigh, speed=config.speed,
                                    centres=data_preprocess.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)

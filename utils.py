@@ -140,7 +140,7 @@ def channel_statistics(speakers, rng):
 
 # ---- batches ----------------------------------------------------------------------------------------------------
 
-def random_batch(speakers, n, m, *, crop, rng, speed=0.0, centres=None):
+def random_batch(speakers, n, m, *, crop, rng, weigh=False, speed=0.0, centres=None):
     """Draw a training batch: n different speakers, m crops of each, all of one random length.
 
     Parameters
@@ -151,6 +151,9 @@ def random_batch(speakers, n, m, *, crop, rng, speed=0.0, centres=None):
     crop : (int, int)
         Shortest and longest crop, in frames.
     rng : np.random.Generator
+    weigh : bool
+        Draw a speaker as often as it has utterances, up to m: one with a single recording, whose crops share room,
+        microphone and mood, is drawn 1 / m as often as one with m.
     speed : float
         Half of the speakers are played up to this share faster or slower (`play`): other voices; 0 for none.
     centres : np.ndarray, shape (F,)
@@ -162,7 +165,11 @@ def random_batch(speakers, n, m, *, crop, rng, speed=0.0, centres=None):
     """
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
-    for i, speaker in enumerate(rng.choice(len(speakers), n, replace=False)):
+    shares = None
+    if weigh:
+        counts = np.minimum([len(speaker.voiced) for speaker in speakers], m)
+        shares = counts / counts.sum()
+    for i, speaker in enumerate(rng.choice(len(speakers), n, replace=False, p=shares)):
         factor = 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
         features, frames = speakers[speaker].load(), math.ceil(length * factor)
         for j, row in enumerate(draw_rows(speakers[speaker].voiced, m, rng)):

@@ -193,6 +193,16 @@ def test_a_batch_has_different_speakers_and_utterances(write_features):
     assert len(lengths) > 10
 
 
+def test_a_speaker_with_one_recording_is_drawn_less_often(write_features):
+    folder, drawn = write_features([[1, 1, 1, 1, 1]] * 3 + [[5]] * 3), []
+    for seed in range(600):
+        drawn += [int(number // 1e6) for number in draw(folder, 2, 4, seed, weigh=True)[::4, 0, 0]]
+    assert len(drawn) == 1200
+    # Speakers 0 to 2 weigh 4, the others 1: drawn first 12 / 15, drawn second 12 / 14 or 8 / 11.
+    assert np.mean(np.array(drawn) < 3) == pytest.approx((12 / 15 + 12 / 15 * 8 / 11 + 3 / 15 * 12 / 14) / 2, abs=0.04)
+    assert len({number for number in drawn if number >= 3}) == 3
+
+
 def test_crops_reach_both_ends_of_a_segment(write_features):
     folder = write_features([[4, 4]] * 2)
     frames = [draw(folder, 2, 2, seed, crop=(150, 150))[:, 0, 0] % 1000 for seed in range(100)]
