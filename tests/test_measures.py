@@ -1,4 +1,6 @@
 """Measures of scored trials against plain loops, scikit-learn and hand-made cases."""
+import pathlib
+
 import numpy as np
 import pytest
 import sklearn.isotonic
@@ -141,3 +143,19 @@ def test_calibration_finds_the_ratio_of_two_gaussians():
     scale, offset = utils.calibrate([0.9, 0.8, 0.1, 0.0], [True, True, False, False])        # separable
     assert 0 < scale < 100
     assert -offset / scale == pytest.approx(0.45, abs=0.01)
+
+
+def test_a_score_file_measured_by_others():
+    """scores.txt: Cllr and its least by lir 1.3.1 (cllr, cllr_min of 12 s - 4), the others from scikit-learn's ROC."""
+    lines = [line.split() for line in (pathlib.Path(__file__).parent / "scores.txt").read_text().splitlines()]
+    scores, labels = np.array([float(line[0]) for line in lines]), np.array([line[1] == "target" for line in lines])
+    assert (len(scores), labels.sum()) == (400, 80)
+    found = utils.measures(utils.Trials(scores, labels), None, utils.llr_costs(12 * scores - 4, labels))
+    assert found["cllr"] == pytest.approx(0.332774796357662, abs=1e-12)
+    assert found["min_cllr"] == pytest.approx(0.2778257748653687, abs=1e-12)
+    fpr, tpr, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
+    closest = np.argmin(np.abs(fpr - (1 - tpr)))
+    assert found["eer"] == pytest.approx((fpr[closest] + 1 - tpr[closest]) / 2)
+    assert found["min_dcf_0.05"] == pytest.approx(np.min(0.05 * (1 - tpr) + 0.95 * fpr) / 0.05)
+    assert found["min_dcf_0.01"] == pytest.approx(np.min(0.01 * (1 - tpr) + 0.99 * fpr) / 0.01)
+    assert found["auc"] == pytest.approx(sklearn.metrics.auc(fpr, tpr))

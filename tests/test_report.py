@@ -1,0 +1,148 @@
+"""The report of an evaluation: conditions, normalisation, the speakers that err most, the page, the embeddings."""
+import html.parser
+import json
+
+import numpy as np
+import pytest
+
+import configuration
+import data_preprocess
+import model
+import test as evaluation_script
+import utils
+
+
+@pytest.fixture(scope="module")
+def tested(trained, features):
+    """The findings of the test on the small corpus, with 3 enrolment utterances, and the flags."""
+    config = configuration.get_config(["--model_path", str(trained), "--test_path", str(features / "test"), "--M", "3"])
+    return evaluation_script.score_speakers(config), config
+
+
+@pytest.fixture(scope="module")
+def report(trained, features, tmp_path_factory):
+    """The report of the command with normalisation and embeddings."""
+    folder = tmp_path_factory.mktemp("report")
+    assert evaluation_script.main([
+        "--model_path", str(trained), "--test_path", str(features / "test"), "--M", "3", "--report_path", str(folder),
+        "--snorm", str(features / "train"), "--save_embeddings", str(folder / "embeddings.npz")]) == 0
+    return folder
+
+
+# ---- conditions -------------------------------------------------------------------------------------------------
+
+def test_segments_are_joined_to_the_frames_they_were_cut_from():
+    rng = np.random.default_rng(0)
+    for total in (50, 180, 181, 260, 399, 400):
+        frames = rng.standard_normal((total, 40)).astype(np.float32)
+        np.testing.assert_array_equal(data_preprocess.joined(data_preprocess.cut(frames, 180), total), frames)
+
+
+def test_a_shortened_probe_is_the_beginning_of_its_speech(tested, corpus):
+    """By hand from the audio: the first second of voiced speech, its log-mel cut anew."""
+    findings, config = tested
+    encoder, speakers, _ = model.open_test(config)
+    vectors = model.shortened(encoder, speakers, findings.evaluation, 1, config)
+    assert len(vectors) == 9
+    for (name, file), vector in zip(findings.evaluation.probes, vectors, strict=True):
+        wave = data_preprocess.load_audio(corpus / "test" / name / file, config.sr)
+        speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
+        frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
+        expected = model.embed(encoder, data_preprocess.cut(frames[:100], 180))
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+    assert np.isnan(model.shortened(encoder, speakers, findings.evaluation, 60, config)).all()
+
+
+def test_conditions_are_the_eer_of_their_trials(tested):
+    findings, _ = tested
+    rows = {row[0]: row[1:] for row in findings.conditions}
+    assert rows.keys() == {"first 1 s of the probe", "first 2 s of the probe", "first 5 s of the probe",
+                           "all of the probe", "1 enrolment utterance", "3 enrolment utterances"}
+    assert rows["first 5 s of the probe"] == (0, None)                          # nobody speaks that long here
+    assert rows["3 enrolment utterances"] == rows["all of the probe"] == (9, findings.evaluation.eer)
+    first = [own[0] for own in findings.evaluation.enrolment_vectors]
+    scores = [[float(probe @ one) for one in first] for probe in findings.evaluation.probe_vectors]
+    assert rows["1 enrolment utterance"][1] == utils.equal_error_rate(scores, findings.evaluation.labels)[0]
+
+
+def test_the_worst_speakers_come_first():
+    """Three speakers with two probes each, threshold 0.5: b errs most, and most with c."""
+    scores = np.array([[0.9, 0.1, 0.1], [0.8, 0.2, 0.1], [0.1, 0.4, 0.7], [0.1, 0.9, 0.6], [0.1, 0.3, 0.9],
+                       [0.2, 0.1, -np.inf]])
+    labels = np.repeat(np.eye(3, dtype=bool), 2, axis=0)
+    probes = [(name, str(number)) for name in "abc" for number in range(2)]
+    scored = utils.Evaluation(list("abc"), probes, scores, labels, 1, 1.0, 1.0).scored()
+    rows = evaluation_script.worst_speakers(scored, list("abc"), 0.5)
+    assert [row[0] for row in rows] == ["b", "c", "a"]
+    assert rows[0] == ("b", 0.5, 2 / 8, "c")                                    # 2 of the 8 trials with others accepted
+    assert rows[1] == ("c", 0.5, 2 / 8, "b")
+    assert rows[2][1:3] == (0.0, 0.0)
+
+
+def test_s_norm_equals_a_loop():
+    rng = np.random.default_rng(0)
+    vectors = {name: vector / np.linalg.norm(vector) for name, vector in zip("abcd", rng.standard_normal((4, 6)),
+                                                                           strict=True)}
+    cohort = rng.standard_normal((9, 6))
+    pairs = [("a", "b"), ("a", "c"), ("d", "b")]
+    raw = np.array([vectors[first] @ vectors[second] for first, second in pairs])
+    zeros = np.zeros(3, int)
+    scored = utils.Scored([p[0] for p in pairs], [p[1] for p in pairs], raw, np.array([True, False, False]), zeros,
+                          zeros, vectors)
+    for k in (4, 200):
+        expected = []
+        for (first, second), score in zip(pairs, raw, strict=True):
+            sides = []
+            for name in (first, second):
+                highest = sorted((float(vectors[name] @ other) for other in cohort), reverse=True)[:k]
+                sides.append((score - np.mean(highest)) / np.std(highest))
+            expected.append(sum(sides) / 2)
+        assert scored.normalised(cohort, k) == pytest.approx(np.array(expected))
+
+
+# ---- what is written --------------------------------------------------------------------------------------------
+
+def test_the_report_agrees_with_the_scores(report):
+    figures = json.loads((report / "evaluation.json").read_text())
+    lines = [line.split(" ", 3) for line in (report / "scores.txt").read_text().splitlines()]
+    scores, labels = [float(line[0]) for line in lines], [line[1] == "target" for line in lines]
+    assert figures["eer"] == pytest.approx(utils.equal_error_rate(scores, labels)[0])
+    assert figures["measures"]["cllr"]["value"] > 0                             # the model stores a calibration
+    entry = figures["measures"]["auc"]
+    assert entry["low"] <= entry["value"] <= entry["high"]
+    assert figures["snorm"]["measures"]["eer"] >= 0
+    assert len(figures["worst_speakers"]) == 3
+    assert {len(figures[name]) for name in ("model_sha256", "data_sha256")} == {64}
+
+
+def test_the_page_is_whole_and_needs_no_other_file(report):
+    page = (report / "report.html").read_text(encoding="utf-8")
+    found = []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.append((tag, dict(attrs)))
+
+    Reader().feed(page)
+    pictures = [attributes["src"] for tag, attributes in found if tag == "img"]
+    assert len(pictures) == 5
+    assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
+    assert not [attributes for _, attributes in found if "href" in attributes]
+    figures = json.loads((report / "evaluation.json").read_text())
+    assert f"EER {figures['eer']:.2%}" in page
+    assert "not trustworthy: fewer than 30 target trials" in page
+
+
+def test_the_embeddings_are_those_that_were_scored(report, tested):
+    stored = np.load(report / "embeddings.npz", allow_pickle=False)
+    vectors = tested[0].scored.vectors
+    assert stored["names"].tolist() == sorted(vectors)
+    np.testing.assert_allclose(stored["vectors"], [vectors[name] for name in sorted(vectors)], atol=1e-6)
+    assert stored["seconds"].shape == (12,)
+    assert (stored["seconds"] > 0.5).all()
+
+
+def test_two_evaluations_draw_the_same_intervals(tested):
+    findings, config = tested
+    first, second = (evaluation_script.gather(findings, config)["measures"] for _ in range(2))
+    assert first == second
