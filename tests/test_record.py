@@ -55,10 +55,10 @@ def enrol(trained, here):
 def test_enrolments_add_up_start_over_and_are_forgotten(enrol, here, corpus, trained, capsys):
     voice = corpus / "test" / "voice08"
     assert enrol(voice / "00.wav", "--keep_recording") == 0
-    first = np.load(here / "enroll" / "anna.npy")
+    first = np.load(here / "enroll" / "anna.npy", allow_pickle=False)
     assert enrol(voice / "01.wav", "--keep_recording", "True") == 0
     assert "anna.npy: 2 recordings, " in capsys.readouterr().out
-    both, told = np.load(here / "enroll" / "anna.npy"), description(here, "anna")
+    both, told = np.load(here / "enroll" / "anna.npy", allow_pickle=False), description(here, "anna")
     np.testing.assert_array_equal(both[:len(first)], first)
     config = configuration.get_config(["--model_path", str(trained)])
     record.adopt_model(config)
@@ -127,7 +127,7 @@ def test_several_programs_enrol_at_once_and_lose_nothing(here, trained, corpus):
     assert [program.wait(60) for program in programs] == [0] * 6
     told = description(here, "anna")
     assert {pathlib.Path(entry["source"]).name for entry in told["utterances"]} == {f"0{i}.wav" for i in range(6)}
-    assert told["segments"] == len(np.load(here / "enroll" / "anna.npy"))
+    assert told["segments"] == len(np.load(here / "enroll" / "anna.npy", allow_pickle=False))
 
 
 def test_an_enrolment_that_does_not_fit_is_refused_by_name(enrol, here, corpus, trained, fails):

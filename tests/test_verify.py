@@ -219,7 +219,7 @@ def test_what_verification_refuses(trained, voice, features, tmp_path, fails):
     assert "--sr is 16000, but" in refused(voice, voice, "--sr", "16000")
 
     path, told = tmp_path / "x.npy", json.loads((features / "test" / "voice08.json").read_text())
-    good = np.load(features / "test" / "voice08.npy")
+    good = np.load(features / "test" / "voice08.npy", allow_pickle=False)
     for values, words in ((np.array([{}], dtype=object), "x.npy is not a feature file"),
                           (good[:, :39], "x.npy holds float32 of shape"),
                           (np.where(np.arange(180) == 7, np.nan, good), "x.npy holds numbers that are not finite"),
@@ -234,7 +234,7 @@ def test_what_verification_refuses(trained, voice, features, tmp_path, fails):
 
 
 def test_features_without_a_description_are_noted(verifier, features, tmp_path):
-    np.save(tmp_path / "x.npy", np.load(features / "test" / "voice08.npy")[:2])
+    np.save(tmp_path / "x.npy", np.load(features / "test" / "voice08.npy", allow_pickle=False)[:2])
     first, second = verifier.probes(tmp_path / "x.npy")
     assert (first.seconds, second.seconds) == (1.8, 1.8)               # 180 frames of 0.01 s, each row an utterance
     assert "does not say how its features were made" in verifier.notes[0]
