@@ -34,6 +34,7 @@ bench: .venv/tests
 	$(BIN)/python tests/benchmark_training.py
 	$(BIN)/python tests/benchmark_verify.py
 	$(BIN)/python tests/benchmark_measures.py
+	$(BIN)/python tests/benchmark_gui.py pretrained
 
 .venv/done: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 \

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 import signal
 import sys
 import tempfile
@@ -360,9 +361,9 @@ def write_whole(path, write, private=False):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")      # two programs may write at once
     try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0),
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0),
                              0o600 if private else 0o666)
         with open(descriptor, "w+b") as file:
             write(file)

@@ -74,6 +74,16 @@ def load_audio(path, sr):
     return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
 
 
+def narrow(path, sr):
+    """Return a list with a note if a recording has a lower rate than `sr`: it lacks what the model listens to."""
+    try:
+        rate = soundfile.info(path).samplerate
+    except (soundfile.LibsndfileError, OSError):        # load_audio says why
+        return []
+    line = f"{path} is at {rate} Hz, below the model's {sr} Hz: it lacks frequencies, and its scores are not reliable"
+    return [line] if rate < sr else []
+
+
 def cut_short(audio, samples_read):
     """Say how an open SoundFile shows that its end is missing, or return None.
 

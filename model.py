@@ -262,7 +262,8 @@ def export(config):
         raise InputError(f"--export is {target}: there is a model already; name another folder")
     (target / "Check_Point").mkdir(parents=True, exist_ok=True)
     tf.train.Checkpoint(encoder=encoder).write(checkpoint_path(target, trained.model_num))
-    for name in ("config.json", "thresholds.json", "history.csv"):
+    measured = load_thresholds(config.model_path, trained.model_num)       # those of another checkpoint stay behind
+    for name in ("config.json", "history.csv", *(["thresholds.json"] if measured else [])):
         if os.path.exists(os.path.join(config.model_path, name)):
             shutil.copyfile(os.path.join(config.model_path, name), target / name)
     print(f"checkpoint {trained.model_num} of {config.model_path} is in {target}")
@@ -463,15 +464,24 @@ class Verdict:
     def __str__(self):
         """Return what the shell and the window print."""
         if self.problem:
-            return f"{self.probe}: {self.problem}"
+            return printable(f"{self.probe}: {self.problem}")
         probe, speaker = self.probe_seconds, self.enrolled_seconds
         llr = "" if self.llr is None else f", log-likelihood ratio {self.llr:.2f}"
         lines = [f"{self.decision}: {self.probe} and {self.speaker}",
                  f"  score {self.score:.4f}{llr}, threshold {self.threshold}",
                  f"  speech: {probe:.1f} s of {self.probe}, {speaker:.1f} s of {self.speaker}"]
         if len(self.scores) > 1:
+            if self.threshold.far is not None:
+                n, chance = len(self.scores), 1 - (1 - self.threshold.far) ** len(self.scores)
+                lines.append(f"  FAR is that of one comparison: a stranger passes as one of these {n} in up to "
+                             f"{chance:.0%} of the cases")
             lines += [f"  {score:7.4f}  {speaker}" for speaker, score in self.scores]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
+
+
+def printable(text):
+    """Return a text with its control characters escaped: file names may hold some."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class Verifier:
@@ -535,13 +545,20 @@ class Verifier:
         path = pathlib.Path(path)
         for file in data_preprocess.probe_files(path):
             name = file.relative_to(path).as_posix() if file != path else file.name
-            parts = list(self.read(file))
+            try:
+                parts = list(self.read(file))
+            except InputError as error:
+                if file == path:
+                    raise
+                yield Voice(name, [], np.empty((0, 0)), 0.0, [], str(error))
+                continue
             for part in parts:
                 yield self.hear(name if len(parts) == 1 else f"{name}/{part[0]}", [part])
 
     def read(self, path):
         """Yield (file, segments (K, 40, frames), seconds of speech, why it gave none) of audio or of a feature file."""
         if path.suffix != ".npy":
+            self.notes += data_preprocess.narrow(path, self.config.sr)
             cuts, entry = data_preprocess.process_utterance(path, self.config)
             if len(cuts) and data_preprocess.steady(cuts):
                 cuts, entry = (), {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
@@ -591,8 +608,10 @@ class Verifier:
                        probe.seconds, [(voices[index].name, scores[index]) for index in order])
 
 
-def verify(config):
+def verify(config, recording=None):
     """Compare the probes of config.verify_path with the speakers of config.enroll_path, or with --speaker if typed.
+
+    With a recording, as Verifier.read yields it, that is the probe.
 
     Yields a Verdict per probe, as they are made; see Verifier for what is raised. Enrolments that give no speech are
     named on standard error.
@@ -604,16 +623,17 @@ def verify(config):
         raise InputError(f"--enroll_path is {config.enroll_path}: {'; '.join(problems)}")
     data_preprocess.report_losses(problems + [f"{voice.name}: {line}" for voice in voices for line in voice.lost
                                               if not voice.problem])
-    for probe in verifier.probes(config.verify_path):
+    probes = [verifier.hear(recording[0], [recording])] if recording else verifier.probes(config.verify_path)
+    for probe in probes:
         yield verifier.compare(probe, voices)
     for note in dict.fromkeys(verifier.notes):
         print("note:", note, file=sys.stderr)
 
 
-def print_verdicts(config):
+def print_verdicts(config, recording=None):
     """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict."""
     verdicts = []
-    for verdict in verify(config):
+    for verdict in verify(config, recording):
         verdicts.append(verdict)
         if not config.json:
             print(verdict, flush=True)
@@ -829,7 +849,8 @@ class Trainer:
         loss = evaluation and evaluation.loss(float(self.encoder.w))
         if evaluation and (best is None or loss <= best["valid_loss"]):
             best = {"model_num": self.iteration, "valid_loss": loss, "valid_eer": evaluation.eer}
-            source = f"{len(self.validation)} validation speakers"
+            source = (f"{len(self.validation)} validation speakers, {self.config.utterance_number} enrolment "
+                      "utterances each")
             store_thresholds(self.folder, self.iteration, evaluation, source, best)
         for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best and best["model_num"]}:
             for path in (self.folder / "Check_Point").glob(f"model.ckpt-{number}.*"):

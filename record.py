@@ -262,7 +262,7 @@ def enroll(config, speaker, wave, source="microphone"):
 
 def read_enrolment(features, config):
     """Return the description of a speaker's enrolment, empty if there is none; InputError if it does not fit."""
-    record = read_json(features.with_suffix(".json"))
+    record = description(features) if config.replace else read_json(features.with_suffix(".json"))
     if record is None and not features.exists():
         return {"utterances": [], "recordings": []}
     remedy = "--replace True starts it over"
@@ -281,6 +281,14 @@ def read_enrolment(features, config):
     if len(data_preprocess.open_features(features)) != record["segments"]:
         raise InputError(f"{features} and the .json beside it do not belong together: {remedy}")
     return record
+
+
+def description(features):
+    """Return the description beside a feature file; None where it is missing or damaged."""
+    try:
+        return read_json(features.with_suffix(".json"))
+    except InputError:
+        return None
 
 
 def keep_recording(config, name, when, wave):
@@ -308,9 +316,9 @@ def forget(config, speaker):
     name = data_preprocess.speaker_name(speaker)
     features = pathlib.Path(config.enroll_path, f"{name}.npy")
     with lock(config.enroll_path):
-        description = features.with_suffix(".json")
-        kept = map(pathlib.Path, (read_json(description) or {}).get("recordings", []))
-        paths = [path for path in (*kept, features, description) if path.exists()]
+        kept = map(pathlib.Path, (description(features) or {}).get("recordings", []))
+        kept = [path for path in kept if path.parent.name == name and path.suffix == ".wav"]        # no others
+        paths = [path for path in (*kept, features, features.with_suffix(".json")) if path.exists()]
         if not paths:
             names = ", ".join(entry.name for entry in enrolled(config)) or "nobody"
             raise InputError(f"--speaker is {name}: {config.enroll_path} has {names}")
@@ -337,6 +345,8 @@ def adopt_model(config):
 def listen(config, what):
     """Return the recording (S,) that --input names, or one from the microphone with a level meter, and its source."""
     if config.input:
+        for note in data_preprocess.narrow(config.input, config.sr):
+            print("note:", note, file=sys.stderr)
         return data_preprocess.load_audio(config.input, config.sr), config.input
     invitation = [f"recording {config.seconds:g} s, {what}: speak now (Ctrl-C cancels)"]
     with open(os.dup(2), "w", encoding="utf-8") as terminal:            # `record` silences descriptor 2 itself
@@ -372,12 +382,16 @@ def work(config):
     configuration.choose_model(config)
     adopt_model(config)
     if config.verify:
-        data_preprocess.enrolment_sources(config.enroll_path)       # without one, nobody need speak
-        config.verify_path = save_probe(config, *listen(config, "the probe"))
+        sources = data_preprocess.enrolment_sources(config.enroll_path)         # without one, nobody need speak
+        if "speaker" in config.given and name not in sources:
+            raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
+        wave, source = listen(config, "the probe")
+        save_probe(config, wave, source)
         import model  # TensorFlow loads only now that there is something to verify
 
         model.use_cores()
-        return model.print_verdicts(config)
+        # What was heard is judged, not what another program may have put into the probe's file by now.
+        return model.print_verdicts(config, ("probe", *data_preprocess.speech_segments(wave, config), ""))
     read_enrolment(pathlib.Path(config.enroll_path, f"{name}.npy"), config)     # it must fit before anybody speaks
     path = enroll(config, name, *listen(config, f"an enrolment of {name}"))
     total = next(entry for entry in enrolled(config) if entry.name == path.stem)

@@ -32,7 +32,9 @@ from configuration import InputError, write_json, write_whole
 SCORED_AT_ONCE = 100_000     # trials
 PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
 ENROLMENTS = (1, 3, 5)       # enrolment utterances, in the table by condition
+ENDINGS = tuple(data_preprocess.SUFFIXES)
 COHORT = 200                 # highest scores against the cohort, in adaptive s-norm
+FEWEST_TARGETS = 30          # with fewer target trials, figures are not trustworthy
 FEW_TARGETS = "not trustworthy: fewer than 30 target trials"
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Speaker verification</title><style>
@@ -103,9 +105,15 @@ def find_recordings(names, folder):
         raise InputError(f"--raw_path is {folder}: there is no such folder")
     known = {}
     for file in map(pathlib.PurePosixPath, data_preprocess.audio_files(folder)[0]):
-        for key in {str(file), str(file.with_suffix("")), file.stem}:
+        for key in {str(file), str(file.with_suffix("")), file.name, file.stem}:
             known.setdefault(key, []).append(folder / file)
-    return {name: known[name][0] if len(known.get(name, ())) == 1 else None for name in names}
+    found = {}
+    for name in names:
+        other_suffix = str(pathlib.PurePosixPath(name).with_suffix("")) if name.lower().endswith(ENDINGS) else name
+        candidates = known.get(name) or known.get(other_suffix) or []
+        exact = [path for path in candidates if path == folder / name]
+        found[name] = (exact or candidates)[0] if exact or len(candidates) == 1 else None
+    return found
 
 
 def number_speakers(trials):
@@ -141,7 +149,7 @@ def score_trials(config):
     encoder, stored = model.open_model(config)
     paths = find_recordings(sorted({name for trial in trials for name in trial[:2]}), config.raw_path)
     heard = model.embed_files(encoder, [path for path in paths.values() if path], config)
-    losses = [f"{name} is not in {config.raw_path}" for name, path in paths.items() if not path]
+    losses = [f"{name} is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path]
     losses += [f"{name} {heard[path][2]}" for name, path in paths.items() if path and heard[path][0] is None]
     vectors = {name: heard[path][0] for name, path in paths.items() if path and heard[path][0] is not None}
     kept = [trial for trial in trials if trial[0] in vectors and trial[1] in vectors]
@@ -253,9 +261,10 @@ def gather(findings, config):
                "target_trials": int(scored.labels.sum()), "non_target_trials": int((~scored.labels).sum())}
     figures["eer"] = figures["measures"]["eer"]["value"]
     if config.snorm:
-        normalised = scored.normalised(cohort(findings.encoder, config.snorm, config), COHORT)
-        after = utils.measures(utils.Trials(normalised, scored.labels))
-        figures["snorm"] = {"cohort": str(config.snorm), "highest": COHORT, "measures": after}
+        others = cohort(findings.encoder, config.snorm, config)
+        after = utils.measures(utils.Trials(scored.normalised(others, COHORT), scored.labels))
+        figures["snorm"] = {"cohort": str(config.snorm), "speakers": len(others),
+                            "highest": min(COHORT, len(others)), "measures": after}
     if findings.evaluation:
         names = findings.evaluation.speakers
         rows = worst_speakers(scored, names, figures["points"]["eer"]["threshold"])
@@ -295,7 +304,7 @@ def fingerprint(parts):
 
 def tables(figures):
     """Return the tables of a run as (heading, column names, rows of texts)."""
-    few = FEW_TARGETS if figures["target_trials"] < 30 else ""
+    few = FEW_TARGETS if figures["target_trials"] < FEWEST_TARGETS else ""
     rows = [(NAMES[name], *(number(entry[key]) for key in ("value", "low", "high")), few)
             for name, entry in figures["measures"].items()]
     if "cllr" not in figures["measures"]:
@@ -346,6 +355,8 @@ def write_report(findings, figures, config):
         pictures["training"] = training_curve(utils.History(history, sys.maxsize).rows)
     for name, figure in pictures.items():
         save_picture(figure, folder / f"{name}.png")
+    for name in {"similarity", "training"} - pictures.keys():
+        (folder / f"{name}.png").unlink(missing_ok=True)             # of an earlier report
     page = web_page(figures, [folder / f"{name}.png" for name in pictures])
     write_whole(folder / "report.html", lambda file: file.write(page.encode()))
     return [folder / name for name in ("report.html", "evaluation.json", "scores.txt")]
@@ -490,9 +501,11 @@ def work(config):
     if config.save_embeddings:
         save_embeddings(config.save_embeddings, findings)
     if config.store_threshold:
-        source = f"{len(evaluation.speakers)} test speakers"
+        source = f"{len(evaluation.speakers)} test speakers, {config.utterance_number} enrolment utterances each"
         model.store_thresholds(config.model_path, config.model_num, evaluation, source)
         print(f"stored with {config.model_path}: {utils.describe_points(evaluation.points)}")
+        if evaluation.targets < FEWEST_TARGETS:
+            print(f"note: a threshold of {evaluation.targets} target trials is not trustworthy; use more speakers")
     return 0
 
 

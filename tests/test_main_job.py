@@ -95,7 +95,8 @@ def test_thresholds_of_a_test_set_are_stored_and_used(job):
     eer, threshold, far, frr = EER.search(printed).groups()
     assert f"thresholds: EER at {threshold}; the trials show none for FAR 1.0%, FAR 0.1%" in printed
     again = command(folder, "test.py", "--report_path", "other")
-    assert f"at the threshold {threshold}, measured on 3 test speakers: FAR:{far}, FRR:{frr}" in again
+    source = "3 test speakers, 5 enrolment utterances each"
+    assert f"at the threshold {threshold}, measured on {source}: FAR:{far}, FRR:{frr}" in again
     assert eer in again
 
 

@@ -182,7 +182,7 @@ def test_a_model_folder_tells_everything(trained, features):
     assert set(model.checkpoint_numbers(trained)) == {best["model_num"], 8}
     thresholds = model.load_thresholds(trained, best["model_num"])
     assert thresholds["points"]["eer"].keys() == {"threshold", "far", "frr"}
-    assert thresholds["source"] == "4 validation speakers"
+    assert thresholds["source"] == "4 validation speakers, 3 enrolment utterances each"
     assert model.load_thresholds(trained, 5) is None
 
 

@@ -206,10 +206,48 @@ def test_a_probe_is_saved_and_verified(enrol, here, corpus, trained, capsys):
     assert "enrol with python record.py" in capsys.readouterr().err
     assert enrol(voices[0]) == enrol(voices[1], speaker="ben") == 0
     assert record.main([*flags, "--threshold", "0.9999"]) == 0           # the same recording scores 1
-    assert capsys.readouterr().out.splitlines()[-5].startswith("Same person: probe.npy and anna")
+    assert capsys.readouterr().out.splitlines()[-6].startswith("Same person: probe and anna")
     assert record.main([*flags, "--threshold", "0.9999", "--speaker", "ben"]) == 1
-    assert "Different person: probe.npy and ben" in capsys.readouterr().out
+    assert "Different person: probe and ben" in capsys.readouterr().out
     assert files(here / "verify") == ["probe.json", "probe.npy"]
+
+
+def test_each_program_judges_what_it_heard(enrol, here, corpus, trained, capsys, monkeypatch):
+    """Another program replaces the probe's file while the model loads; the verdict is on our own recording."""
+    voices = [corpus / "test" / name / "00.wav" for name in ("voice08", "voice09")]
+    assert enrol(voices[0]) == 0
+    save = record.save_probe
+
+    def save_and_be_replaced(config, wave, source):
+        save(config, wave, source)
+        return save(config, data_preprocess.load_audio(voices[1], config.sr), "another program")
+
+    monkeypatch.setattr(record, "save_probe", save_and_be_replaced)
+    flags = ["--verify", "--model_path", str(trained), "--input", str(voices[0])]
+    assert record.main([*flags, "--threshold", "0.9999"]) == 0
+    assert "Same person: probe and anna" in capsys.readouterr().out
+
+
+def test_a_claim_of_nobody_enrolled_is_refused_before_the_recording(enrol, here, corpus, trained, fails):
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    line = fails(record.main, "--verify", "--model_path", trained, "--speaker", "ben", "--input", "nowhere.wav")
+    assert "--speaker is ben: ./enroll has anna" in line
+
+
+def test_a_damaged_description_can_be_replaced_and_forgotten(enrol, here, corpus):
+    voice = corpus / "test" / "voice08" / "00.wav"
+    (here / "precious.txt").touch()
+    for flags in (["--replace"], ["--forget"]):
+        assert enrol(voice, "--replace") == 0
+        (here / "enroll" / "anna.json").write_text("{")
+        assert enrol(voice) == 2
+        assert (record.main(["--forget", "--speaker", "anna"]) if flags == ["--forget"] else enrol(voice, *flags)) == 0
+    assert files(here) == ["precious.txt"]
+    assert enrol(voice) == 0
+    configuration.write_json(here / "enroll" / "anna.json", description(here, "anna") | {
+        "recordings": [str(here / "precious.txt")]})
+    assert record.main(["--forget", "--speaker", "anna"]) == 0
+    assert files(here) == ["precious.txt"]                           # a recording of anna lies in anna's folder
 
 
 # ---- the microphone ---------------------------------------------------------------------------------------------

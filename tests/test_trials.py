@@ -64,9 +64,10 @@ def test_recordings_are_found_by_path_or_by_name(tmp_path):
     for name in ("a/x/1.wav", "a/y/2.wav", "b/y/2.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / name, np.zeros(9), 8000)
-    found = evaluation_script.find_recordings(["a/x/1.wav", "a/y/2", "1", "2", "c/1.wav"], tmp_path)
-    assert found == {"a/x/1.wav": tmp_path / "a/x/1.wav", "a/y/2": tmp_path / "a/y/2.wav", "1": tmp_path / "a/x/1.wav",
-                     "2": None, "c/1.wav": None}                     # two recordings are called 2
+    found = evaluation_script.find_recordings(["a/x/1.wav", "a/y/2", "a/x/1.flac", "1", "1.wav", "2", "c/1.wav"],
+                                               tmp_path)
+    assert found == {**dict.fromkeys(("a/x/1.wav", "a/x/1.flac", "1", "1.wav"), tmp_path / "a/x/1.wav"),
+                     "a/y/2": tmp_path / "a/y/2.wav", "2": None, "c/1.wav": None}     # two recordings are called 2
 
 
 @pytest.mark.parametrize(("trials", "same"), [

@@ -97,7 +97,7 @@ def test_the_threshold_is_the_models_with_its_error_rates(verify, trained, voice
     verdict = json.loads(verify(voice, voice / "00.wav", "--json")[1])["verdicts"][0]
     assert {name: verdict[name] for name in ("threshold", "far", "frr")} == {
         "threshold": point["threshold"], "far": point["far"], "frr": point["frr"]}
-    assert verdict["source"] == "EER of 4 validation speakers"
+    assert verdict["source"] == "EER of 4 validation speakers, 3 enrolment utterances each"
 
 
 def test_a_verdict_tells_its_log_likelihood_ratio(verify, trained, voice):
@@ -115,7 +115,8 @@ def test_another_operating_point_or_none(trained, tmp_path, voice, fails):
     stored["points"]["0.01"] = {"threshold": 0.75, "far": 0.01, "frr": 0.5}
     configuration.write_json(copy / "thresholds.json", stored)
     config = configuration.get_config(["--model_path", str(copy), "--far", "0.01"])
-    assert str(model.Verifier(config).threshold) == "0.7500 (FAR 0.01 of 4 validation speakers: FAR 1.00%, FRR 50.00%)"
+    assert str(model.Verifier(config).threshold) == ("0.7500 (FAR 0.01 of 4 validation speakers, "
+        "3 enrolment utterances each: FAR 1.00%, FRR 50.00%)")
     flags = ["--verify", "--model_path", copy, "--enroll_path", voice, "--verify_path", voice]
     assert "--far is 0.001: " in fails(model.main, *flags, "--far", "0.001")
     (copy / "thresholds.json").unlink()
@@ -198,6 +199,23 @@ def test_an_enrolment_without_speech_is_named(verify, voice, tmp_path, fails, tr
     assert "skipped: anna: torn.wav is cut short" in told
 
 
+def test_one_bad_probe_does_not_end_the_others(verify, voice, tmp_path):
+    np.save(tmp_path / "b.npy", np.zeros((3, 20)), allow_pickle=False)
+    shutil.copy(voice / "00.wav", tmp_path / "a\nb.wav")
+    code, printed = verify(voice, tmp_path, "--threshold", -1)
+    assert code == 2
+    assert "b.npy: " in printed
+    assert "holds float64 of shape (3, 20)" in printed
+    assert "Same person: a\\nb.wav and voice08" in printed         # one line, whatever the file is called
+
+
+def test_a_narrow_recording_is_noted(verify, voice, tmp_path, capsys):
+    wave, _ = soundfile.read(voice / "00.wav")
+    soundfile.write(tmp_path / "4k.wav", wave[::2], 4000)
+    assert model.data_preprocess.narrow(voice / "00.wav", 8000) == []
+    assert "is at 4000 Hz, below the model's 8000 Hz" in model.data_preprocess.narrow(tmp_path / "4k.wav", 8000)[0]
+
+
 def test_the_least_speech_is_a_flag(verify, voice):
     assert verify(voice, voice / "00.wav", "--threshold", -1, "--min_speech", 60)[0] == 2
     assert verify(voice, voice / "00.wav", "--threshold", -1, "--min_speech", 2)[0] == 0
@@ -251,6 +269,10 @@ def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice,
     flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json", "--model_path"]
     printed = [verify(voice, voice / "00.wav", "--json", "--model_path", folder)[1] for folder in (trained, target)]
     assert json.loads(printed[0])["verdicts"] == json.loads(printed[1])["verdicts"]
+    other = tmp_path / "other"                                  # not the best: its thresholds were not measured
+    last = model.checkpoint_numbers(trained)[-1]
+    assert model.main(["--model_path", str(trained), "--export", str(other), "--model_num", str(last)]) == 0
+    assert model.load_encoder(other)[1].model_num == last
     assert "there is a model already" in fails(model.main, "--model_path", trained, "--export", target)
     assert "--verify and --export contradict" in fails(model.main, *flags, trained, "--export", tmp_path / "x")
 
