@@ -290,3 +290,15 @@ def test_without_a_model_the_pretrained_one_is_taken_and_named(trained, voice, t
     captured = capsys.readouterr()
     assert "model: ./model" in captured.err
     assert json.loads(captured.out)["model"] == "./model"
+
+
+def test_the_pretrained_model_is_whole_and_small():
+    folder = configuration.PRETRAINED
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 1.5e6
+    verifier = model.Verifier(configuration.get_config(["--model_path", str(folder)]))
+    assert model.trainable_numbers(verifier.encoder) == 210_434
+    assert verifier.config.sr == 16000
+    assert 0 < verifier.threshold.far < 0.05
+    assert verifier.llr(verifier.threshold.value) is not None
+    vectors = model.embed_rows(verifier.encoder, np.random.default_rng(0).standard_normal((3, 40, 180)))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
