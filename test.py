@@ -264,8 +264,8 @@ def gather(findings, config):
         others = cohort(findings.encoder, config.snorm, config)
         both = set(findings.scored.enrolled) & {path.stem for path in pathlib.Path(config.snorm).glob("*.npy")}
         if both:
-            findings.notes.append(f"{len(both)} speakers of --snorm {config.snorm} carry names of test speakers: a cohort "
-                                  "must be others")
+            findings.notes.append(f"{len(both)} speakers of --snorm {config.snorm} carry names of test speakers: a "
+                                  "cohort must be of others")
         after = utils.measures(utils.Trials(scored.normalised(others, COHORT), scored.labels))
         figures["snorm"] = {"cohort": str(config.snorm), "speakers": len(others),
                             "highest": min(COHORT, len(others)), "measures": after}
