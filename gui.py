@@ -817,7 +817,7 @@ class App:
         self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
         self.rates.configure(text="The slider sets one by hand." if value is None else
                              "Its error rates are not measured." if far is None else
-                             f"FAR {far:.1%} of other people pass a comparison, FRR {frr:.1%} of the right ones fail it.")
+                             f"FAR {far:.1%} of others pass a comparison, FRR {frr:.1%} of the right ones fail it.")
         self.update()
 
     # ---- its pictures
