@@ -50,7 +50,7 @@ RANGES = {
     "beta1": (0, 0.999999, "it must be at least 0 and below 1"),
     "beta2": (0, 0.999999, "it must be at least 0 and below 1"),
     "iteration": (1, sys.maxsize, "it must be at least 1 iteration"),
-    "valid_ratio": (0, 0.9, "it must be a share from 0 to 0.9 of the training speakers"),
+    "valid_ratio": (0, 1, "it must be a share from 0 to 1 of the training speakers"),
     "valid_every": (1, sys.maxsize, "it must be at least 1 iteration"),
     "seed": (0, 2**32 - 1, "it must be from 0 to 4294967295"),
     "jobs": (1, 4096, "it must be at least 1 process"),
@@ -215,22 +215,13 @@ def get_config(argv=None):
 
 
 def problems(config):
-    """Yield a line for every value out of its range and every two flags that contradict each other."""
+    """Yield a line for every value out of its range and every two flags that exclude each other."""
     for name, (low, high, what) in RANGES.items():
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
             yield f"--{name} is {value}: {what}"
     if config.tdsv:
         yield "--tdsv is True: only text-independent speech is built so far; leave it out"
-    if config.window * config.sr > config.nfft:
-        yield (f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has "
-               f"{config.window * config.sr:.0f} samples, so --nfft must be at least that")
-    if config.crop_min > config.crop_max:
-        yield f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}"
-    if config.train and config.crop_max * (1 + config.speed) > config.tisv_frame:
-        played = f", played faster by --speed {config.speed}" if config.speed else ""
-        yield (f"--crop_max is {config.crop_max}{played}: a stored segment has only --tisv_frame "
-               f"{config.tisv_frame} frames")
     for first, second in CONTRADICTIONS:
         if not any(getattr(config, name) is None or getattr(config, name) is False for name in (first, second)):
             yield f"--{first} and --{second} contradict each other: give one of the two"
@@ -242,6 +233,22 @@ def problems(config):
         yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
     if not config.train and (config.restore or config.init_from):
         yield f"--{'restore' if config.restore else 'init_from'} is given without --train True: it only serves training"
+
+
+def check_relations(config):
+    """Raise InputError where features or crops do not fit each other, once a folder or a model has given its values."""
+    samples = config.window * config.sr
+    if samples > config.nfft:
+        raise InputError(f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has {samples:.0f} "
+                         "samples, so --nfft must be at least that")
+    if not config.train:
+        return
+    if config.crop_min > config.crop_max:
+        raise InputError(f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}")
+    if config.crop_max * (1 + config.speed) > config.tisv_frame:
+        played = f", played faster by --speed {config.speed}" if config.speed else ""
+        raise InputError(f"--crop_max is {config.crop_max}{played}: a stored segment has only --tisv_frame "
+                         f"{config.tisv_frame} frames; {int(config.tisv_frame / (1 + config.speed))} fit")
 
 
 def adopt(config, stored, source):
@@ -262,11 +269,21 @@ def adopt(config, stored, source):
         If a typed flag differs from the stored value.
     """
     for name, value in stored.items():
+        if not hasattr(config, name):
+            raise InputError(f"{source} stores --{name}, which no flag is: it was made by another program or version")
         typed = getattr(config, name)
         if name in config.given and typed != value:
             raise InputError(f"--{name} is {typed}, but {source} was made with {value}: leave the flag out, "
                              "or name another folder")
         setattr(config, name, value)
+
+
+def read_model(model_path):
+    """Return what config.json in a model folder holds, None where there is none; InputError if it is no model's."""
+    stored = read_json(pathlib.Path(model_path, "config.json"))
+    if stored is not None and not isinstance(stored.get("flags"), dict):
+        raise InputError(f"{model_path}/config.json is of another program: --model_path must name a model folder")
+    return stored
 
 
 def choose_model(config):

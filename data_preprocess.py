@@ -575,6 +575,7 @@ def work(config):
         raise InputError(f"--train_path and --test_path are both {config.train_path}: test speakers must be apart")
     for folder in folders.values():
         claim(folder, config)
+    configuration.check_relations(config)
     parts = find_speakers(config.raw_path, config.test_ratio)
     known = {part: {path.stem for path in pathlib.Path(folder).glob("*.json")} for part, folder in folders.items()}
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}

@@ -34,7 +34,6 @@ except ModuleNotFoundError:         # some systems package it apart from Python;
 QUIET_DB, LOUD_DB = -45, -8      # speech lies between them, in dB of full scale
 POLL_MS = 30                 # the window looks this often for what its worker has done
 PATIENCE_SECONDS = 2.0       # the model's process may finish a file for this long when the window closes
-GRID = np.linspace(-1, 1, 401)      # thresholds of the slider, half a hundredth apart
 PAPER, CARD, INK, MUTED, LINE, ACCENT = "#eef1f4", "#ffffff", "#1b2430", "#566170", "#c3cbd5", "#1a5fb4"
 GOOD, BAD, GOOD_TINT, BAD_TINT, TINT = "#18733a", "#b3261e", "#d5efdd", "#fbdedb", "#d6e4f7"
 DEFAULT_DEVICE = "System default"
@@ -51,7 +50,7 @@ class Loaded:
     threshold: float | None
     measured: tuple                     # FAR and FRR at the threshold, None where nothing was measured
     problem: str                        # why there is no threshold
-    rates: list                         # (FAR, FRR) on GRID
+    rates: list                         # (FAR, FRR) on utils.CURVE
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class Service:
             self.voices()
         point = self.verifier.threshold
         return Loaded(self.config.sr, None if problem else point.value, (point.far, point.frr), problem,
-                      [self.verifier.rates(value) for value in GRID])
+                      [self.verifier.rates(value) for value in model.utils.CURVE])
 
     def voices(self):
         """Return the Voices of the enrolled speakers; only those whose files have changed are embedded again."""
@@ -142,11 +141,12 @@ class Service:
     def verify(self, sound):
         """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
         config, (wave, source), self.probe = self.config, self.sound(sound), None
-        path = record.save_probe(config, wave, source)
+        record.save_probe(config, wave, source)
         speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
         self.frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window,
                                               hop=config.hop)                           # (T, 40)
-        self.probe = next(iter(self.verifier.probes(path)))
+        # What was heard is judged, not what another program may have put into the probe's file by now.
+        self.probe = self.verifier.hear("probe", [("probe", *data_preprocess.speech_segments(wave, config), "")])
         return self.compare()
 
     def compare(self):
@@ -689,14 +689,19 @@ class App:
     def enroll(self, path=None):
         """Add a recording to the speaker named, from a file or the microphone."""
         name = data_preprocess.speaker_name(self.name.get().strip())
+        notes = self.notes(path)
         self.take(f"Recording an enrolment of {short(name)}.", path, lambda sound: self.verifier("enroll", name, sound),
-                  lambda name: self.refresh(f"A recording of {name} is enrolled.", name))
+                  lambda name: self.refresh(" ".join([f"A recording of {name} is enrolled.", *notes]), name))
 
     def verify(self, path=None):
         """Hear a probe, from a file or the microphone."""
         self.take("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
         self.heard = None           # nothing of the probe before may pass for a verdict on this one
         self.pictures["spectrum"].delete("all")
+
+    def notes(self, path):
+        """Return what must be known of a recording's scores, a list; empty for the microphone's."""
+        return data_preprocess.narrow(path, self.sr) if path else []
 
     def take(self, words, path, work, then):
         """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears."""
@@ -712,7 +717,7 @@ class App:
             return work(sound)
 
         self.cancelled.clear()
-        self.say("")
+        self.say(" ".join(self.notes(path)))
         self.tabs.select(0)
         self.focus = self.root.focus_get()
         self.begin("work" if path else "recording", "One moment …" if path else "Opening the microphone …")

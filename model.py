@@ -42,6 +42,7 @@ RUN_FLAGS = (*FEATURE_FLAGS, *MODEL_FLAGS, "speaker_number", "utterance_number",
              "speed", "equalize", "mask_channels", "loss", "optim", "lr", "schedule", "beta1", "beta2", "valid_ratio",
              "seed")
 FREE_FLAGS = ("train_path", "iteration", "valid_every", "comment")
+REPORT_FLAGS = ("report_path", "trials", "allow_missing", "snorm", "save_embeddings", "store_threshold")  # of test.py
 CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
 
@@ -169,8 +170,7 @@ def choose_checkpoint(model_path, model_num=None):
 
 def load_config(model_path):
     """Return what config.json in a model folder holds; for an ancestor's folder, what its checkpoint tells."""
-    stored = read_json(pathlib.Path(model_path, "config.json"))
-    numbers = checkpoint_numbers(model_path)
+    stored, numbers = configuration.read_model(model_path), checkpoint_numbers(model_path)
     if stored is None and not numbers:
         raise InputError(f"--model_path is {model_path}: there is no model; train one with "
                          f"python model.py --train True --model_path {model_path}")
@@ -247,6 +247,7 @@ def open_model(config):
     encoder, trained = load_encoder(config.model_path, config.model_num)
     stored = {name: getattr(trained, name) for name in FEATURE_FLAGS + MODEL_FLAGS if name in trained.given}
     configuration.adopt(config, stored, config.model_path)
+    configuration.check_relations(config)
     config.model_num = trained.model_num
     return encoder, stored
 
@@ -256,17 +257,23 @@ def export(config):
 
     What only training needs, two thirds of a checkpoint, stays behind.
     """
-    encoder, trained = load_encoder(config.model_path, config.model_num)
-    target = pathlib.Path(config.export)
+    source, target = pathlib.Path(config.model_path), pathlib.Path(config.export)
+    if "ancestor" in load_config(source):
+        raise InputError(f"--model_path is {source}: an ancestor's model is used as it is; copy its folder")
+    encoder, trained = load_encoder(source, config.model_num)
     if checkpoint_numbers(target):
         raise InputError(f"--export is {target}: there is a model already; name another folder")
     (target / "Check_Point").mkdir(parents=True, exist_ok=True)
-    tf.train.Checkpoint(encoder=encoder).write(checkpoint_path(target, trained.model_num))
-    measured = load_thresholds(config.model_path, trained.model_num)       # those of another checkpoint stay behind
-    for name in ("config.json", "history.csv", *(["thresholds.json"] if measured else [])):
-        if os.path.exists(os.path.join(config.model_path, name)):
-            shutil.copyfile(os.path.join(config.model_path, name), target / name)
-    print(f"checkpoint {trained.model_num} of {config.model_path} is in {target}")
+    for name in ("config.json", "history.csv"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    (target / "thresholds.json").unlink(missing_ok=True)
+    measured = load_thresholds(source, trained.model_num)                  # those of another checkpoint stay behind
+    if measured:
+        best = measured["best"] if (measured["best"] or {}).get("model_num") == trained.model_num else None
+        write_json(target / "thresholds.json", measured | {"best": best})
+    tf.train.Checkpoint(encoder=encoder).write(checkpoint_path(target, trained.model_num))     # last: now it is whole
+    print(f"checkpoint {trained.model_num} of {source} is in {target}")
 
 
 def restore(checkpoint, path):
@@ -664,8 +671,7 @@ def train(config):
     stored = adopt_base(config)
     speakers, settings = utils.load_features(config.train_path)
     adopt_features(config, stored.get("flags", {}), settings, config.train_path)
-    for problem in configuration.problems(config):
-        raise InputError(problem)
+    configuration.check_relations(config)
     notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), config.train_path)
     training, validation = utils.split_validation(
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
@@ -678,11 +684,15 @@ def train(config):
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
         encoder.deviation.assign(deviation)
+    trainer = Trainer(config, encoder, training, validation)
+    if not config.restore:
+        pathlib.Path(config.model_path, "thresholds.json").unlink(missing_ok=True)         # of a run that was deleted
+    notes += membership_notes(config, stored, training)
     write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
     for line in introduction(encoder, config, training, validation) + notes:
         print(line)
     try:
-        Trainer(config, encoder, training, validation).run()
+        trainer.run()
     except tf.errors.OpError as error:
         raise InputError(f"training stopped, go on with --restore True: {error.message.splitlines()[0]}") from error
 
@@ -709,15 +719,30 @@ def adopt_features(config, stored, settings, folder):
     configuration.adopt(config, {name: settings[name] for name in names}, folder)
 
 
+def membership_notes(config, stored, training):
+    """Return a note where a run goes on with other speakers than it began with."""
+    known = set(stored.get("speakers", ())) if config.restore else set()
+    changed = known ^ {speaker.name for speaker in training}
+    if not known or not changed:
+        return []
+    return [f"{len(changed)} training speakers came or went since this run began: its batches are not those of a run "
+            "that never stopped"]
+
+
 def write_config(config, stored, encoder, *, training, validation, notes):
-    """Write config.json, which tells all that rebuilds the encoder and its features, and how it came about."""
+    """Write config.json, which tells all that rebuilds the encoder and its features, and how it came about.
+
+    "speakers" are those of this run's batches; "training" has those of the base that it started from, too.
+    """
+    names = [speaker.name for speaker in training]
     normalisation = {"mean": encoder.mean.numpy().tolist(), "deviation": encoder.deviation.numpy().tolist()}
     commands = stored["commands"] if config.restore else []
     write_json(os.path.join(config.model_path, "config.json"), {
-        "flags": {name: value for name, value in vars(config).items() if name != "given"}, "notes": notes,
+        "flags": {name: value for name, value in vars(config).items() if name != "given"}
+        | ({"init_from": stored["flags"].get("init_from")} if config.restore else {}), "notes": notes,
         "commands": [*commands, shlex.join(sys.argv)], "versions": versions(),
         "normalisation": stored["normalisation"] if config.restore else normalisation,
-        "training": [speaker.name for speaker in training],
+        "speakers": names, "training": sorted({*names, *stored.get("training", ())}),
         "validation": [speaker.name for speaker in validation]})
 
 
@@ -728,7 +753,8 @@ def introduction(encoder, config, training, validation):
     lines = [f"encoder: {size}, {trainable_numbers(encoder):,} trainable numbers",
              f"training: {len(training)} speakers, {utterances} utterances; validation: {len(validation)} speakers"]
     if not validation:
-        lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances, "
+        strange = ", which --init_from was not trained on" if config.init_from else ""
+        lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances{strange}; "
                      f"--valid_ratio {config.valid_ratio} gives fewer: no EER is measured and no threshold stored; "
                      "python test.py --store_threshold True measures one on test speakers")
     return lines
@@ -923,6 +949,10 @@ def work(config):
         points = (load_thresholds(config.model_path, number) or {"points": {}})["points"]
         print(f"done: checkpoint {number} in {config.model_path}; {utils.describe_points(points)}")
     else:
+        typed = [name for name in REPORT_FLAGS if name in config.given]
+        if typed:
+            raise InputError(f"--{typed[0]} serves python test.py, which evaluates in full: model.py prints its EER "
+                             "alone")
         evaluation = test(config)
         print(evaluation.describe())
         stored = load_thresholds(config.model_path, config.model_num)

@@ -16,6 +16,7 @@ import datetime
 import os
 import pathlib
 import queue
+import re
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is g
 FULL_SCALE = 0.99            # a sample from here on counts as clipped
 CLIPPED_SHARE = 0.001        # a recording with more of them is refused
 METER_FLOOR = -60            # dB at the left end of the level meter
+RECORDING_NAME = re.compile(r"\d{8}-\d{6}-\d{6}")          # of a kept recording: when it was made
 
 
 # ---- the microphone ---------------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ def read_enrolment(features, config):
     remedy = "--replace True starts it over"
     if record is None or "recordings" not in record:
         if config.replace:
-            return {"utterances": [], "recordings": []}
+            return {"utterances": [], "recordings": kept_recordings(config, features, record)}
         raise InputError(f"{features} was not made by record.py: {remedy}")
     if record["speaker"] != features.stem:
         raise InputError(f"{features} is {record['speaker']}'s here: choose a name that differs in more than capitals")
@@ -289,6 +291,14 @@ def description(features):
         return read_json(features.with_suffix(".json"))
     except InputError:
         return None
+
+
+def kept_recordings(config, features, record):
+    """Return the paths of a speaker's kept recordings, from the record, else those in config.raw_path named by us."""
+    if record is not None and "recordings" in record:
+        return record["recordings"]
+    paths = sorted(pathlib.Path(config.raw_path, features.stem).glob("*.wav"))
+    return [str(path.resolve()) for path in paths if RECORDING_NAME.fullmatch(path.stem)]
 
 
 def keep_recording(config, name, when, wave):
@@ -316,7 +326,7 @@ def forget(config, speaker):
     name = data_preprocess.speaker_name(speaker)
     features = pathlib.Path(config.enroll_path, f"{name}.npy")
     with lock(config.enroll_path):
-        kept = map(pathlib.Path, (description(features) or {}).get("recordings", []))
+        kept = map(pathlib.Path, kept_recordings(config, features, description(features)))
         kept = [path for path in kept if path.parent.name == name and path.suffix == ".wav"]        # no others
         paths = [path for path in (*kept, features, features.with_suffix(".json")) if path.exists()]
         if not paths:
@@ -333,13 +343,14 @@ def forget(config, speaker):
 
 def adopt_model(config):
     """Take the feature flags of the model, without loading it; an ancestor's model leaves them to the flags."""
-    stored = read_json(pathlib.Path(config.model_path, "config.json"))
+    stored = configuration.read_model(config.model_path)
     if stored is None and not pathlib.Path(config.model_path, "Check_Point").is_dir():
         raise InputError(f"--model_path is {config.model_path}: there is no model, and its rate is needed to record; "
                          f"train one with python model.py --train True --model_path {config.model_path}")
     flags = stored["flags"] if stored else {}
     configuration.adopt(config, {name: flags[name] for name in configuration.FEATURE_FLAGS if name in flags},
                         config.model_path)
+    configuration.check_relations(config)
 
 
 def listen(config, what):

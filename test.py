@@ -244,11 +244,16 @@ def worst_speakers(scored, names, threshold):
 
 
 def cohort(encoder, folder, config):
-    """Return the d-vectors (C, D) of the speakers of a feature folder: the normalised means of their utterances'."""
+    """Return the names of the speakers of a feature folder, their d-vectors (C, D), and notes on the features.
+
+    A speaker's d-vector is the normalised mean of those of its utterances.
+    """
     speakers, settings = utils.load_features(folder)
-    utils.check_features(speakers, settings, data_preprocess.feature_settings(config), folder)
+    notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), folder)
+    names = [speaker.name for speaker in speakers]
     speakers = configuration.progress(speakers, desc=f"cohort {folder}", unit="speaker")
-    return np.stack([utils.unit_mean(list(model.embed_speaker(encoder, speaker).values())) for speaker in speakers])
+    vectors = [utils.unit_mean(list(model.embed_speaker(encoder, speaker).values())) for speaker in speakers]
+    return names, np.stack(vectors), notes
 
 
 # ---- the report -------------------------------------------------------------------------------------------------
@@ -261,8 +266,9 @@ def gather(findings, config):
                "target_trials": int(scored.labels.sum()), "non_target_trials": int((~scored.labels).sum())}
     figures["eer"] = figures["measures"]["eer"]["value"]
     if config.snorm:
-        others = cohort(findings.encoder, config.snorm, config)
-        both = set(findings.scored.enrolled) & {path.stem for path in pathlib.Path(config.snorm).glob("*.npy")}
+        names, others, notes = cohort(findings.encoder, config.snorm, config)
+        findings.notes.extend(notes)
+        both = set(findings.scored.enrolled) & set(names)
         if both:
             findings.notes.append(f"{len(both)} speakers of --snorm {config.snorm} carry names of test speakers: a "
                                   "cohort must be of others")
@@ -486,9 +492,10 @@ def save_picture(figure, path):
 
 def work(config):
     """Evaluate, print, write the report, and store the thresholds where that is wanted."""
-    for mode in ("train", "verify"):
-        if getattr(config, mode):
-            raise InputError(f"--{mode} is True: test.py only tests; python model.py --{mode} True does that")
+    for mode in ("train", "verify", "export"):
+        value = getattr(config, mode)
+        if value:
+            raise InputError(f"--{mode} is {value}: test.py only tests; python model.py --{mode} {value} does that")
     model.use_cores()
     findings = score_trials(config) if config.trials else score_speakers(config)
     evaluation, scored = findings.evaluation, findings.scored

@@ -294,8 +294,8 @@ def enrol_and_probe(speaker, m):
     """Choose a speaker's m enrolment utterances and its probes, all others; no source file is in both.
 
     Where a speaker has several sessions (sub-folders), enrolment takes the smallest one that holds m utterances, or as
-    few as it can, and the probes are those of the others, if any are left. Probes without speech stay in: they are
-    trials too. Unreadable files do not.
+    few as it can, and the probes are those of the others, if any of them holds speech. Probes without speech stay in:
+    they are trials too. Unreadable files do not.
 
     Returns
     -------
@@ -310,7 +310,7 @@ def enrol_and_probe(speaker, m):
     rest = [utterance for utterance in speaker.utterances
             if utterance not in enrolment and (utterance.count or utterance.seconds)]
     other_sessions = [utterance for utterance in rest if utterance.session not in used]
-    return enrolment, other_sessions or rest
+    return enrolment, other_sessions if any(utterance.count for utterance in other_sessions) else rest
 
 
 def unit_mean(vectors):
@@ -334,7 +334,8 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     m : int
         Validation speakers are drawn from those with more than m utterances.
     ratio : float
-        The share of them that is drawn; fewer than 2 would measure nothing, and none is drawn.
+        The share of them that is drawn, as far as they are not `seen`; fewer than 2 would measure nothing, and none is
+        drawn.
     rng : np.random.Generator
     names : list of str, optional
         The validation speakers, where an earlier run has drawn them.
@@ -346,9 +347,10 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     training, validation : lists of Speaker
     """
     if names is None:
-        able = [speaker.name for speaker in speakers if len(speaker.voiced) > m and speaker.name not in seen]
-        number = round(ratio * len(able))
-        names = rng.choice(able, number, replace=False).tolist() if number >= 2 else []
+        able = [speaker.name for speaker in speakers if len(speaker.voiced) > m]
+        unseen = [name for name in able if name not in seen]
+        number = min(round(ratio * len(able)), len(unseen))
+        names = rng.choice(unseen, number, replace=False).tolist() if number >= 2 else []
     missing = set(names) - {speaker.name for speaker in speakers}
     if missing:
         raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
@@ -529,7 +531,7 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
     ----------
     trials : Trials
     enrolled, probes : np.ndarray of int, shape (n,)
-        The speakers of each trial, numbered from 0. One speaker alone has no interval.
+        The speakers of each trial, numbered from 0.
     costs : dict, optional
         As in `measures`.
     resamples, seed : int
@@ -537,10 +539,13 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
     Returns
     -------
     dict
-        Name: (low, high); None where a measure is None.
+        Name: (low, high); None where a measure is None, and of fewer than three speakers, of whom only one draw holds
+        both kinds of trials.
     """
     rng, n_speakers = np.random.default_rng(seed), int(max(enrolled.max(), probes.max())) + 1
     same, found = enrolled == probes, []
+    if n_speakers < 3:
+        return dict.fromkeys(measures(trials, None, costs))
     while len(found) < resamples:
         drawn = np.bincount(rng.integers(n_speakers, size=n_speakers), minlength=n_speakers).astype(float)
         weights = np.where(same, drawn[enrolled], drawn[enrolled] * drawn[probes])

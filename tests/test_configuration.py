@@ -47,10 +47,7 @@ def test_given_lists_what_was_typed_even_the_default():
     (["--loss", "triplet"], "invalid choice: 'triplet'"),
     (["--learning_rate", "0.1"], "unrecognized arguments: --learning_rate 0.1"),
     (["--iter", "5"], "unrecognized arguments: --iter 5"),
-    (["--crop_min", "170", "--crop_max", "160"], "--crop_min is 170: it must not exceed --crop_max 160"),
     (["--train", "--model_num", "5"], "--model_num is 5: training goes on from the last checkpoint"),
-    (["--train", "--crop_max", "200"], "--crop_max is 200: a stored segment has only --tisv_frame 180 frames"),
-    (["--nfft", "128"], "--nfft is 128: a window of 0.025 s at 8000 Hz has 200 samples"),
     (["--restore", "True"], "--restore is given without --train True"),
     (["--train", "--restore", "--init_from", "a"], "--init_from is a: --restore True goes on with a run of its own"),
     (["--tdsv", "True"], "--tdsv is True: only text-independent"),
@@ -59,12 +56,26 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(argv, words, fails):
     assert words in fails(configuration.get_config, *argv)
 
 
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--train", "--crop_min", "170", "--crop_max", "160"], "--crop_min is 170: it must not exceed --crop_max 160"),
+    (["--train", "--crop_max", "200"], "--crop_max is 200: a stored segment has only --tisv_frame 180 frames; 180 fit"),
+    (["--train", "--speed", "0.1"], "--crop_max is 180, played faster by --speed 0.1: a stored .* frames; 163 fit"),
+    (["--nfft", "128"], "--nfft is 128: a window of 0.025 s at 8000 Hz has 200 samples"),
+])
+def test_flags_that_do_not_fit_each_other(argv, words):
+    with pytest.raises(configuration.InputError, match=words):
+        configuration.check_relations(configuration.get_config(argv))
+    configuration.check_relations(configuration.get_config(["--train", "--speed", "0.1", "--crop_max", "163"]))
+
+
 def test_a_stored_value_replaces_a_default_but_not_a_typed_flag():
     config = configuration.get_config(["--nfft", "512"])
     configuration.adopt(config, {"sr": 16000, "nfft": 512}, "folder")
     assert config.sr == 16000
     with pytest.raises(configuration.InputError, match=r"--nfft is 512, but folder was made with 1024"):
         configuration.adopt(config, {"nfft": 1024}, "folder")
+    with pytest.raises(configuration.InputError, match="folder stores --mels, which no flag is"):
+        configuration.adopt(config, {"mels": 80}, "folder")
 
 
 @pytest.mark.parametrize("error", [configuration.InputError("no"), PermissionError(13, "no"), KeyboardInterrupt()])

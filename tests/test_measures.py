@@ -120,6 +120,13 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
         assert found["frr_at_far_0.01"] is None
 
 
+def test_two_speakers_have_no_interval():
+    """Only the draw of both holds target and non-target trials: it would tell a width of zero."""
+    speakers = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    trials = utils.Trials([0.9, 0.1, 0.2, 0.8], [True, False, False, True])
+    assert set(utils.bootstrap(trials, *speakers).values()) == {None}
+
+
 def test_the_interval_narrows_with_more_speakers():
     widths = []
     for n in (10, 60):

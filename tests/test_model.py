@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -247,6 +248,74 @@ def test_init_from_starts_with_the_weights_of_a_model(trained, features, tmp_pat
     for ours, theirs in zip(weights(tmp_path), weights(trained), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert model.main(["--train", "--restore", "--model_path", str(tmp_path), "--iteration", "2"]) == 0
+    stored, base = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, trained))
+    assert stored["flags"]["init_from"] == str(trained)                 # it goes on, and still says what it began with
+    assert not stored["validation"]                                     # a tenth of 8 speakers is none
+    assert set(stored["training"]) == {*base["training"], *base["validation"]}
+
+
+def test_init_from_validates_on_speakers_that_its_base_did_not_train_on(trained, features, tmp_path):
+    """Half of 8 speakers validated the base, and validate this run, too; a third run knows whom the first has heard."""
+    base = json.loads((trained / "config.json").read_text())
+    for first, folder in ((trained, tmp_path / "a"), (tmp_path / "a", tmp_path / "b")):
+        assert model.main(train_flags(features, folder, "--iteration", 1, "--init_from", first)) == 0
+        stored = json.loads((folder / "config.json").read_text())
+        assert sorted(stored["validation"]) == sorted(base["validation"])
+        assert sorted(stored["training"]) == sorted(base["training"])
+
+
+def test_what_the_base_was_trained_on_is_remembered(trained, write_features, tmp_path, capsys):
+    folder = write_features([[1] * 5] * 4)
+    flags = ["--train", "--train_path", str(folder), "--model_path", str(tmp_path / "x"), "--N", "3", "--M", "3",
+             "--init_from", str(trained), "--iteration", "1"]
+    assert model.main(flags) == 0
+    training = json.loads((tmp_path / "x" / "config.json").read_text())["training"]
+    assert {name[:5] for name in training} == {"voice", *(f"s{i}" for i in range(4))}
+
+
+def test_a_run_that_goes_on_with_other_speakers_says_so(features, tmp_path, capsys):
+    shutil.copytree(features / "train", tmp_path / "train")
+    folder = tmp_path / "model"
+    assert model.main(train_flags(tmp_path, folder, "--iteration", 1, "--valid_ratio", 0)) == 0
+    on = ["--train", "--restore", "--model_path", str(folder), "--iteration"]
+    assert model.main([*on, "2"]) == 0
+    assert "came or went" not in capsys.readouterr().out
+    for suffix in (".npy", ".json"):
+        (tmp_path / "train" / f"voice00{suffix}").unlink()
+    assert model.main([*on, "3"]) == 0
+    assert "1 training speakers came or went since this run began" in capsys.readouterr().out
+
+
+def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, features, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("Check_Point"))
+    configuration.write_json(folder / "thresholds.json", {"model_num": 5, "best": {"model_num": 5, "valid_loss": -1.0}})
+    assert model.main(train_flags(features, folder, "--iteration", 4)) == 0
+    assert model.load_encoder(folder)[1].model_num == 4
+    assert model.load_thresholds(folder, 4)["best"]["model_num"] == 4
+
+
+def test_every_flag_of_a_run_is_kept_or_free():
+    """--restore keeps the flags that batches and steps depend on; noise_filenum is of text-dependent training."""
+    group, = (group for group in configuration.build_parser()._action_groups if group.title == "training")
+    names = {action.dest for action in group._group_actions}
+    others = {"train", "noise_filenum"}
+    assert {"speed", "equalize", "weigh", "mask_channels"} <= names
+    assert names == others | (names & {*model.RUN_FLAGS, *model.FREE_FLAGS})
+
+
+@pytest.mark.parametrize("flag", ["--speed", "--equalize", "--mask_channels", "--weigh"])
+def test_each_variation_changes_the_batches_of_a_run(features, tmp_path, flag):
+    def batch(*argv):
+        config = configuration.get_config(train_flags(features, tmp_path, "--crop_max", 150, "--crop_min", 150, *argv))
+        speakers, _ = utils.load_features(config.train_path)
+        few = [replace(speaker, utterances=speaker.utterances[:1]) for speaker in speakers[:4]]
+        trainer = model.Trainer(config, model.Encoder(4, 2, 1), few + speakers[4:], [])
+        return np.concatenate([trainer.draw(k) for k in range(6)])
+
+    assert batch().shape == batch(flag, 0).shape
+    np.testing.assert_array_equal(batch(), batch(flag, 0))
+    assert not np.array_equal(batch(), batch(flag, {"--speed": 0.2, "--weigh": 1}.get(flag, 5)))
 
 
 def test_few_validation_speakers_are_said(features, tmp_path, capsys):
@@ -270,13 +339,25 @@ def test_what_training_refuses(trained, features, tmp_path, fails):
     assert not (tmp_path / "x").exists()
     shutil.copytree(trained, tmp_path / "y", ignore=shutil.ignore_patterns("Check_Point"))
     assert "there is no checkpoint" in refused("--restore", "--model_path", tmp_path / "y")
+    assert model.main(["--model_path", str(trained), "--export", str(tmp_path / "z")]) == 0
+    before = (tmp_path / "z" / "config.json").read_bytes()
+    assert "cannot be read as this model's checkpoint" in refused("--restore", "--model_path", tmp_path / "z")
+    assert (tmp_path / "z" / "config.json").read_bytes() == before      # what has no optimizer cannot go on
+    (tmp_path / "z" / "config.json").write_text("{}")
+    assert "is of another program" in fails(model.main, "--model_path", tmp_path / "z")
 
 
 def test_crops_must_fit_the_stored_segments(corpus, tmp_path, fails):
     paths = ["--train_path", str(tmp_path / "train"), "--test_path", str(tmp_path / "test")]
     assert model.data_preprocess.main(["--raw_path", str(corpus), *paths, "--tisv_frame", "160", "--jobs", "1"]) == 0
     flags = [*paths, "--model_path", str(tmp_path / "model"), "--N", "3"]
-    assert "--crop_max is 180: a stored segment has only --tisv_frame 160" in fails(model.main, "--train", *flags)
+    assert ("--crop_max is 180: a stored segment has only --tisv_frame 160 frames; 160 fit"
+            in fails(model.main, "--train", *flags))
+    flags += ["--train", "--crop_min", "100", "--iteration", "1"]
+    assert "--crop_max is 130, played faster by --speed 0.3: a stored segment" in fails(
+        model.main, *flags, "--crop_max", 130, "--speed", 0.3)
+    assert model.main([*flags, "--crop_max", "120", "--speed", "0.3"]) == 0
+    assert model.main(["--train", "--restore", "--speed", "0.3", "--iteration", "2", *flags[4:6]]) == 0
 
 
 def test_a_feature_file_that_is_gone_stops_a_run_in_one_line(trained, features, tmp_path, fails, monkeypatch):
@@ -394,6 +475,7 @@ def test_testing_refuses_what_does_not_fit(trained, features, tmp_path, write_fe
     other = write_features([[1, 1, 1]] * 2, sr=16000)
     assert "was made with --sr 16000, the model with 8000" in fails(
         model.main, "--model_path", trained, "--test_path", other)
+    assert "--trials serves python test.py" in fails(model.main, *flags, "--raw_path", "x", "--trials", "y")
 
 
 def test_speakers_of_the_training_are_noted(trained, features, capsys):

@@ -243,6 +243,14 @@ def test_a_damaged_description_can_be_replaced_and_forgotten(enrol, here, corpus
         assert enrol(voice) == 2
         assert (record.main(["--forget", "--speaker", "anna"]) if flags == ["--forget"] else enrol(voice, *flags)) == 0
     assert files(here) == ["precious.txt"]
+    for flags in ([], ["--replace"]):               # recordings that a damaged description named are forgotten, too
+        assert enrol(voice, "--keep_recording") == 0
+        (here / "raw_data" / "anna" / "her own.wav").touch()
+        (here / "enroll" / "anna.json").write_text("{")
+        assert not flags or enrol(voice, *flags) == 0
+        assert record.main(["--forget", "--speaker", "anna"]) == 0
+        assert files(here) == ["precious.txt", "raw_data/anna/her own.wav"]
+    shutil.rmtree(here / "raw_data")
     assert enrol(voice) == 0
     configuration.write_json(here / "enroll" / "anna.json", description(here, "anna") | {
         "recordings": [str(here / "precious.txt")]})

@@ -315,6 +315,13 @@ def test_one_session_is_split_by_file_and_silence_is_a_probe():
     assert [utterance.file for utterance in probes] == ["2", "4"]              # what cannot be read is no trial
 
 
+def test_a_session_without_speech_does_not_take_the_place_of_the_probes():
+    utterances = [utils.Utterance(f"a/{i}", i, 1, 2.0) for i in range(4)] + [utils.Utterance("b/1", 4, 0, 0.3)]
+    enrolment, probes = utils.enrol_and_probe(utils.Speaker("s", None, tuple(utterances)), 2)
+    assert [utterance.file for utterance in enrolment] == ["a/0", "a/1"]
+    assert [utterance.file for utterance in probes] == ["a/2", "a/3", "b/1"]
+
+
 def test_validation_speakers_have_more_than_m_utterances(write_features):
     speakers, _ = utils.load_features(write_features([[1, 1, 1]] * 6 + [[5]] * 4))
     training, validation = utils.split_validation(speakers, 2, ratio=0.5, rng=np.random.default_rng(0))

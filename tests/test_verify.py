@@ -209,11 +209,14 @@ def test_one_bad_probe_does_not_end_the_others(verify, voice, tmp_path):
     assert "Same person: a\\nb.wav and voice08" in printed         # one line, whatever the file is called
 
 
-def test_a_narrow_recording_is_noted(verify, voice, tmp_path, capsys):
+def test_a_narrow_recording_is_noted(trained, voice, tmp_path, capsys):
     wave, _ = soundfile.read(voice / "00.wav")
     soundfile.write(tmp_path / "4k.wav", wave[::2], 4000)
-    assert model.data_preprocess.narrow(voice / "00.wav", 8000) == []
-    assert "is at 4000 Hz, below the model's 8000 Hz" in model.data_preprocess.narrow(tmp_path / "4k.wav", 8000)[0]
+    flags = ["--verify", "--model_path", str(trained), "--enroll_path", str(voice), "--threshold", "-1"]
+    assert model.main([*flags, "--verify_path", str(voice / "00.wav")]) == 0
+    assert "note:" not in capsys.readouterr().err
+    assert model.main([*flags, "--verify_path", str(tmp_path / "4k.wav")]) == 0
+    assert "4k.wav is at 4000 Hz, below the model's 8000 Hz" in capsys.readouterr().err
 
 
 def test_the_least_speech_is_a_flag(verify, voice):
@@ -273,6 +276,17 @@ def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice,
     last = model.checkpoint_numbers(trained)[-1]
     assert model.main(["--model_path", str(trained), "--export", str(other), "--model_num", str(last)]) == 0
     assert model.load_encoder(other)[1].model_num == last
+    shutil.copytree(trained, tmp_path / "tested")               # thresholds measured for one that is not the best
+    told = json.loads((tmp_path / "tested" / "thresholds.json").read_text())
+    configuration.write_json(tmp_path / "tested" / "thresholds.json",
+                             told | {"model_num": last, "best": {"model_num": last - 1}})
+    third = tmp_path / "third"
+    third.mkdir()
+    (third / "thresholds.json").write_text("{}")                # of a model that was deleted
+    flags_of = ["--model_path", str(tmp_path / "tested"), "--export", str(third), "--model_num"]
+    assert model.main([*flags_of, str(last)]) == 0
+    assert model.load_encoder(third)[1].model_num == last
+    assert model.load_thresholds(third, last)["points"] == told["points"]
     assert "there is a model already" in fails(model.main, "--model_path", trained, "--export", target)
     assert "--verify and --export contradict" in fails(model.main, *flags, trained, "--export", tmp_path / "x")
 
