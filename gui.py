@@ -717,7 +717,7 @@ class App:
             return work(sound)
 
         self.cancelled.clear()
-        self.say(" ".join(self.notes(path)))
+        self.say(" ".join(self.notes(path)), INK)
         self.tabs.select(0)
         self.focus = self.root.focus_get()
         self.begin("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
