@@ -414,7 +414,7 @@ def write_ancestor(folder, encoder, number):
         tf.compat.v1.train.Saver().save(session, str(folder / "Check_Point" / "model.ckpt"), global_step=number)
 
 
-def test_an_ancestors_checkpoint_is_loaded(tmp_path, features, capsys):
+def test_an_ancestors_checkpoint_is_loaded(tmp_path, features, capsys, fails):
     encoder = small_encoder()
     write_ancestor(tmp_path, model.Encoder(7, 5, 3), 4)
     write_ancestor(tmp_path, encoder, 5)
@@ -425,6 +425,9 @@ def test_an_ancestors_checkpoint_is_loaded(tmp_path, features, capsys):
     assert (loaded.mean.numpy() == 0).all()
     assert model.main(["--model_path", str(tmp_path), "--test_path", str(features / "test")]) == 0
     assert "does not say what features it was trained on" in capsys.readouterr().out
+    assert "an ancestor's model is used as it is; copy its folder" in fails(
+        model.main, "--model_path", tmp_path, "--export", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
 # ---- evaluation -------------------------------------------------------------------------------------------------

@@ -114,6 +114,12 @@ def test_the_cohort_is_a_vector_of_each_speaker(tested, features, write_features
     assert "does not say how its features were made" in evaluation_script.cohort(findings.encoder, bare, config)[2][0]
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--train", "True"), ("--verify", "True"), ("--export", "folder")])
+def test_what_model_py_does_is_not_done_here(fails, flag, value):
+    line = fails(evaluation_script.main, flag, value)
+    assert f"{flag} is {value}: test.py only tests; python model.py {flag} {value} does that" in line
+
+
 # ---- what is written --------------------------------------------------------------------------------------------
 
 def test_the_report_agrees_with_the_scores(report):

@@ -263,7 +263,11 @@ def test_features_without_a_description_are_noted(verifier, features, tmp_path):
 
 # ---- the model --------------------------------------------------------------------------------------------------
 
-def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice, tmp_path, fails):
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice, tmp_path, fails, monkeypatch):
     target = tmp_path / "small"
     assert model.main(["--model_path", str(trained), "--export", str(target)]) == 0
     name = f"Check_Point/model.ckpt-{model.choose_checkpoint(trained)}.data-00000-of-00001"
@@ -281,7 +285,10 @@ def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice,
     configuration.write_json(tmp_path / "tested" / "thresholds.json",
                              told | {"model_num": last, "best": {"model_num": last - 1}})
     third = tmp_path / "third"
-    third.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(model.tf.train.Checkpoint, "write", stop)
+        assert model.main(["--model_path", str(trained), "--export", str(third)]) == 2
+    assert not model.checkpoint_numbers(third)                  # an interrupted export is no model, and can be repeated
     (third / "thresholds.json").write_text("{}")                # of a model that was deleted
     flags_of = ["--model_path", str(tmp_path / "tested"), "--export", str(third), "--model_num"]
     assert model.main([*flags_of, str(last)]) == 0
