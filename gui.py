@@ -395,7 +395,7 @@ class App:
         self.recorder, self.verifier = recorder, verifier
         self.jobs, self.results = queue.SimpleQueue(), queue.SimpleQueue()
         self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
-        self.people, self.heard, self.value, self.numbers = {}, None, None, [None]
+        self.people, self.heard, self.value, self.numbers, self.notes = {}, None, None, [None], []
         self.images, self.drawing, self.focus = {}, set(), None
         self.build()
         root.report_callback_exception = self.report
@@ -689,19 +689,14 @@ class App:
     def enroll(self, path=None):
         """Add a recording to the speaker named, from a file or the microphone."""
         name = data_preprocess.speaker_name(self.name.get().strip())
-        notes = self.notes(path)
         self.take(f"Recording an enrolment of {short(name)}.", path, lambda sound: self.verifier("enroll", name, sound),
-                  lambda name: self.refresh(" ".join([f"A recording of {name} is enrolled.", *notes]), name))
+                  lambda name: self.refresh(" ".join([f"A recording of {name} is enrolled.", *self.notes]), name))
 
     def verify(self, path=None):
         """Hear a probe, from a file or the microphone."""
         self.take("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
         self.heard = None           # nothing of the probe before may pass for a verdict on this one
         self.pictures["spectrum"].delete("all")
-
-    def notes(self, path):
-        """Return what must be known of a recording's scores, a list; empty for the microphone's."""
-        return data_preprocess.narrow(path, self.sr) if path else []
 
     def take(self, words, path, work, then):
         """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears."""
@@ -717,7 +712,8 @@ class App:
             return work(sound)
 
         self.cancelled.clear()
-        self.say(" ".join(self.notes(path)), INK)
+        self.notes = data_preprocess.narrow(path, self.sr) if path else []      # what must be known of its scores
+        self.say(" ".join(self.notes), INK)
         self.tabs.select(0)
         self.focus = self.root.focus_get()
         self.begin("work" if path else "recording", "One moment …" if path else "Opening the microphone …")

@@ -513,10 +513,16 @@ def test_a_process_that_dies_is_an_error_and_no_wait(engine):
 def test_a_narrow_file_is_noted(ana_and_bo, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "4k.wav", WAVE, 4000)
     monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: str(tmp_path / "4k.wav"))
+    choose(ana_and_bo, "Ana")
     press(ana_and_bo, ana_and_bo.open_button)
     assert "4k.wav is at 4000 Hz, below the model's 8000 Hz" in message(ana_and_bo)
     press(ana_and_bo, ana_and_bo.record_button)
     assert message(ana_and_bo) == ""
+    monkeypatch.setattr(FakeModel, "enroll", lambda self, name, sound: name)
+    press(ana_and_bo, ana_and_bo.enroll_file_button)
+    wait(ana_and_bo, settled(ana_and_bo))
+    assert message(ana_and_bo).startswith("A recording of Ana is enrolled. ")
+    assert "4k.wav is at 4000 Hz" in message(ana_and_bo)
 
 
 def test_the_window_judges_what_it_heard(trained, corpus, tmp_path, monkeypatch):
