@@ -1,4 +1,4 @@
-"""The flags, shared by every script, and what all scripts do alike: errors, progress, Ctrl-C, files.
+"""The flags, shared by every command, and what all commands do alike: errors, progress, Ctrl-C, files, TensorFlow.
 
     python data_preprocess.py --raw_path DIR
     python model.py --train True --speaker_number 16
@@ -9,75 +9,42 @@ ngdangha/Speaker_Verification and its origin Janghyun1230/Speaker_Verification.
 """
 import argparse
 import contextlib
+import functools
+import importlib
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
 import secrets
 import signal
 import sys
 import tempfile
+from dataclasses import dataclass
 
 import tqdm
 
-FEATURE_FLAGS = ("sr", "nfft", "window", "hop", "tisv_frame", "top_db")  # what a stored feature depends on
-MODEL_FLAGS = ("hidden", "proj", "num_layer")                            # what a stored weight depends on
-
-PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
-
-# flag: lowest, highest, what it must be. NaN is in no range.
-RANGES = {
-    "sr": (1000, 192000, "it must be a sampling rate from 1000 to 192000 Hz"),
-    "nfft": (16, 65536, "it must be an FFT length from 16 to 65536 samples"),
-    "window": (0.001, 1, "it must be a window from 0.001 to 1 s"),
-    "hop": (0.001, 1, "it must be a hop from 0.001 to 1 s"),
-    "tdsv_frame": (1, 10000, "it must be at least 1 frame"),
-    "tisv_frame": (160, 10000, "it must be at least the 160 frames that one embedding reads"),
-    "top_db": (1, 120, "it must be from 1 to 120 dB below the loudest frame"),
-    "test_ratio": (0, 1, "it must be a share from 0 to 1 of the speakers"),
-    "hidden": (1, 65536, "it must be at least 1 cell"),
-    "proj": (1, 65536, "it must be at least 1 dimension"),
-    "num_layer": (1, 64, "it must be from 1 to 64 layers"),
-    "model_num": (0, sys.maxsize, "it must be the number of a checkpoint, 0 or more"),
-    "speaker_number": (2, 100000, "GE2E needs at least 2 speakers per batch"),
-    "utterance_number": (2, 100000, "GE2E needs at least 2 utterances per speaker"),
-    "noise_filenum": (1, 100000, "it must be at least 1 noise file"),
-    "crop_min": (1, 10000, "it must be at least 1 frame"),
-    "crop_max": (1, 10000, "it must be at least 1 frame"),
-    "mask_channels": (0, 39, "it must be from 0 to 39 of the 40 mel channels"),
-    "speed": (0, 0.5, "it must be a share from 0 to 0.5"),
-    "equalize": (0, 30, "it must be from 0 to 30 dB"),
-    "lr": (1e-9, 1e3, "it must be a learning rate from 1e-9 to 1e3"),
-    "beta1": (0, 0.999999, "it must be at least 0 and below 1"),
-    "beta2": (0, 0.999999, "it must be at least 0 and below 1"),
-    "iteration": (1, sys.maxsize, "it must be at least 1 iteration"),
-    "valid_ratio": (0, 1, "it must be a share from 0 to 1 of the training speakers"),
-    "valid_every": (1, sys.maxsize, "it must be at least 1 iteration"),
-    "seed": (0, 2**32 - 1, "it must be from 0 to 4294967295"),
-    "jobs": (1, 4096, "it must be at least 1 process"),
-    "seconds": (1, 3600, "it must be from 1 to 3600 s"),
-    "min_speech": (0.5, 3600, "it must be at least 0.5 s, the least that gives a segment"),
-    "far": (1e-9, 1, "it must be a false-acceptance rate above 0, such as 0.01"),
-    "threshold": (-1, 1, "it must be a cosine from -1 to 1"),
-}
-
-
-CONTRADICTIONS = (("train", "verify"), ("train", "export"), ("verify", "export"), ("far", "threshold"),
-                  ("trials", "store_threshold"), ("verify", "replace"), ("verify", "forget"),
-                  ("verify", "keep_recording"), ("forget", "replace"), ("forget", "input"),
-                  ("forget", "keep_recording"))
+LISTENERS = "model record gui"              # the commands that verify
+EVERYONE = f"data_preprocess test {LISTENERS}"
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message names the thing, the value and the remedy in one line."""
+    """What the user gave cannot be used; the message names the thing, the value and the remedy in one line.
+
+    Parameters
+    ----------
+    message : str
+        In the words of the command line.
+    window : str, optional
+        The same in the words of the window, where they differ.
+    """
+
+    def __init__(self, message, window=None):
+        super().__init__(message)
+        self.window = window or message
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, without the usage of every flag before them."""
-
-    def error(self, message):
-        """Print the message and end with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
+# ---- one flag ---------------------------------------------------------------------------------------------------
 
 def boolean(text):
     """Read True or False, in the spellings the ancestors took."""
@@ -88,127 +55,272 @@ def boolean(text):
     raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
 
 
-SWITCH = {"type": boolean, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
+@dataclass(frozen=True)
+class Flag:
+    """All that is known of a flag; `add` in `flags` makes them."""
+
+    name: str
+    default: object
+    help: str
+    group: str
+    type: type
+    unit: str = ""                  # of a number
+    low: float | None = None        # least and highest number; NaN is in no range
+    high: float | None = None
+    must: str = ""                  # what a number must be, where range and unit do not say it
+    choices: tuple = ()
+    alias: str = ""
+    metavar: str | None = None
+    readers: str = EVERYONE         # the commands that read it, whose --help shows it
+    stored: str = ""                # "features": they depend on it; "model": weights depend on it; "run": a training
+    excludes: tuple = ()            # run keeps it; "progress": a run may change it when it goes on
+
+    def problem(self, value):
+        """Say what is wrong with a value, "" if nothing is."""
+        if value is None and self.default is None:
+            return ""
+        kind = int if self.type is float and type(value) is int else self.type
+        if type(value) is not kind:
+            return f"--{self.name} is {value!r}: it must be of the type {self.type.__name__}"
+        if self.choices and value not in self.choices:
+            return f"--{self.name} is {value}: it must be {' or '.join(self.choices)}"
+        if self.low is not None and not self.low <= value <= self.high:
+            return f"--{self.name} is {value}: {self.must or self.range_text()}"
+        return ""
+
+    def range_text(self):
+        """Return what a number must be, in words."""
+        number = f"it must be at least {self.low:g}" if self.high == sys.maxsize else (
+            f"it must be from {self.low:.9g} to {self.high:.10g}")
+        return f"{number} {self.unit}".rstrip()
+
+    def help_text(self):
+        """Return help, unit, range and default."""
+        facts = [self.unit]
+        if self.low is not None:
+            facts.append(f"{self.low:g} or more" if self.high == sys.maxsize else f"{self.low:.9g} to {self.high:.10g}")
+        if self.default is not None:
+            facts.append(f"default {self.default}")
+        facts = ", ".join(fact for fact in facts if fact)
+        return f"{self.help} ({facts})" if facts else self.help
+
+    def options(self):
+        """Return the options of argparse's add_argument."""
+        if self.type is bool:
+            return {"type": boolean, "nargs": "?", "const": True, "metavar": "True|False"}
+        return {"type": str.lower if self.choices else self.type, "choices": self.choices or None,
+                "metavar": self.metavar or (None if self.choices else self.type.__name__.upper())}
 
 
-def build_parser():
-    """Return the ArgumentParser of all scripts; units stand in the help."""
-    parser = OneLineParser(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add_data_flags(parser.add_argument_group("data").add_argument)
-    add_model_flags(parser.add_argument_group("model").add_argument)
-    add_training_flags(parser.add_argument_group("training").add_argument)
-    add_evaluation_flags(parser.add_argument_group("evaluation").add_argument)
-    add_recording_flags(parser.add_argument_group("recording and verification").add_argument)
-    return parser
+# ---- the flags --------------------------------------------------------------------------------------------------
+
+@functools.cache
+def flags():
+    """Return {name: Flag} of all flags, in the order in which --help shows them."""
+    found = {}
+
+    def group(title, **common):
+        def add(name, default, help, **more):
+            kind = more.pop("type", str if default is None else type(default))
+            found[name] = Flag(name, default, help, title, kind, **common | more)
+        return add
+
+    add_path_flags(group("data"))
+    add_feature_flags(group("features", stored="features"))
+    add_text_dependent_flags(group("text-dependent mode, not built yet", readers=""))
+    add_model_flags(group("model"))
+    add_batch_flags(group("training", readers="model", stored="run"))
+    add_training_flags(group("training", readers="model", stored="run"))
+    add_evaluation_flags(group("evaluation", readers="test"))
+    add_verification_flags(group("verification", readers=LISTENERS))
+    add_recording_flags(group("recording", readers="record"))
+    return found
 
 
-def add_data_flags(add):
-    """Add the flags of audio and features; `add` is a group's add_argument, as below."""
-    add("--raw_path", default="./raw_data", help="audio, one folder per speaker")
-    add("--train_path", default="./train_tisv", help="features of the training speakers")
-    add("--test_path", default="./test_tisv", help="features of the test speakers")
-    add("--noise_path", default="./noise", help="noise of text-dependent training")
-    add("--enroll_path", default="./enroll", help="enrolled speakers: features, or audio (a folder each)")
-    add("--verify_path", default="./verify", help="probes to be verified: features or audio")
-    add("--tdsv", **SWITCH, help="text-dependent verification; only False is built so far")
-    add("--verify", **SWITCH, help="verify a probe: model.py compares, record.py records one first")
-    add("--test_ratio", type=float, default=0.1, help="share of the speakers kept for the test")
-    add("--sr", type=int, default=8000, help="sampling rate of the features (Hz)")
-    add("--nfft", type=int, default=512, help="FFT length (samples)")
-    add("--window", type=float, default=0.025, help="analysis window (s)")
-    add("--hop", type=float, default=0.01, help="step between frames (s)")
-    add("--top_db", type=float, default=30.0, help="speech is what lies less than this below the loudest frame (dB)")
-    add("--tdsv_frame", type=int, default=80, help="length of a text-dependent segment (frames)")
-    add("--tisv_frame", type=int, default=180, help="length of a stored segment (frames)")
-    add("--jobs", type=int, help="processes that preprocess; none: one per core")
+def add_path_flags(add):
+    """Add the flags of where data lie and who is tested."""
+    add("raw_path", "./raw_data", "audio, one folder per speaker", readers="data_preprocess test record gui")
+    add("train_path", "./train_tisv", "features of the training speakers", readers="data_preprocess model",
+        stored="progress")
+    add("test_path", "./test_tisv", "features of the test speakers", readers="data_preprocess model test")
+    add("enroll_path", "./enroll", "enrolled speakers: features, or audio (a folder each)", readers=LISTENERS)
+    add("verify_path", "./verify", "probes to be verified: features or audio", readers=LISTENERS)
+    add("test_ratio", 0.1, "share of the speakers kept for the test", low=0, high=1, readers="data_preprocess",
+        must="it must be a share from 0 to 1 of the speakers")
+    add("jobs", None, "processes that read audio; none: one per core", type=int, low=1, high=4096,
+        readers="data_preprocess model test", unit="processes")
+
+
+def add_feature_flags(add):
+    """Add the flags that a stored feature depends on."""
+    add("sr", 8000, "sampling rate of the features", unit="Hz", low=1000, high=192000)
+    add("nfft", 512, "FFT length", unit="samples", low=16, high=65536)
+    add("window", 0.025, "analysis window", unit="s", low=0.001, high=1)
+    add("hop", 0.01, "step between frames", unit="s", low=0.001, high=1)
+    add("tisv_frame", 180, "length of a stored segment", unit="frames", low=160, high=10000,
+        must="it must be at least the 160 frames that one embedding reads, and at most 10000")
+    add("top_db", 30.0, "speech is what lies less than this below the loudest frame", unit="dB", low=1, high=120)
+
+
+def add_text_dependent_flags(add):
+    """Add the flags of the text-dependent mode."""
+    add("tdsv", False, "text-dependent verification; only False is built so far")
+    add("tdsv_frame", 80, "length of a text-dependent segment", unit="frames", low=1, high=10000)
+    add("noise_path", "./noise", "noise of text-dependent training")
+    add("noise_filenum", 16, "noise files of text-dependent training", unit="files", low=1, high=100000)
 
 
 def add_model_flags(add):
     """Add the flags of the encoder and its folder."""
-    add("--hidden", type=int, default=128, help="LSTM cells per layer")
-    add("--proj", type=int, default=64, help="dimension of each layer's projection, and of the d-vector")
-    add("--num_layer", type=int, default=3, help="LSTM layers")
-    add("--model_path", default="./model", help="folder of the model; without ./model, verification takes ./pretrained")
-    add("--model_num", type=int, help="number of the checkpoint to load; none: the best on validation")
-    add("--export", metavar="DIR", help="model.py: write the model to DIR, without what only training needs, and end")
-    add("--restore", **SWITCH, help="go on with the training run in --model_path")
-    add("--init_from", metavar="DIR", help="start a new run from the weights of the model in DIR")
+    add("hidden", 128, "LSTM cells per layer", unit="cells", low=1, high=65536, readers="model", stored="model")
+    add("proj", 64, "dimensions of each layer's projection, and of the d-vector", unit="dimensions", low=1, high=65536,
+        readers="model", stored="model")
+    add("num_layer", 3, "LSTM layers", unit="layers", low=1, high=64, readers="model", stored="model")
+    add("model_path", "./model", "folder of the model; without ./model, verification takes ./pretrained",
+        readers=f"test {LISTENERS}")
+    add("model_num", None, "number of the checkpoint to load; none: the best on validation", type=int, low=0,
+        high=sys.maxsize, readers=f"test {LISTENERS}")
+    add("export", None, "write the model to this folder, without what only training needs, and end", metavar="DIR",
+        readers="model", excludes=("train", "verify"))
+    add("restore", False, "go on with the training run in --model_path", readers="model")
+    add("init_from", None, "start a new run from the weights of the model in this folder", metavar="DIR",
+        readers="model")
+
+
+def add_batch_flags(add):
+    """Add the flags of what a batch holds."""
+    add("speaker_number", 32, "speakers per batch; test.py: speakers tested, if given", alias="N", unit="speakers",
+        low=2, high=100000, must="GE2E needs at least 2 speakers per batch", readers="model test")
+    add("utterance_number", 5, "utterances per speaker: in a batch, in an enrolment", alias="M", unit="utterances",
+        low=2, high=100000, must="GE2E needs at least 2 utterances per speaker", readers="model test")
+    add("crop_min", 140, "shortest crop of a batch", unit="frames", low=1, high=10000)
+    add("crop_max", 180, "longest crop of a batch", unit="frames", low=1, high=10000)
+    add("mask_channels", 0, "half of the crops lose a band of up to this many of the 40 mel channels", unit="channels",
+        low=0, high=39)
+    add("weigh", False, "draw speakers as often as they have utterances, up to M; else all alike")
+    add("speed", 0.0, "half of a batch's speakers play up to this share faster or slower", low=0, high=0.5)
+    add("equalize", 0.0, "each crop gets a random smooth equalizer of this standard deviation", unit="dB", low=0,
+        high=30)
 
 
 def add_training_flags(add):
-    """Add the flags of the loss, the batches and the optimizer."""
-    add("--train", **SWITCH, help="train; without it model.py tests")
-    add("--speaker_number", "--N", type=int, default=32, help="speakers per batch; test.py: speakers tested, if given")
-    add("--utterance_number", "--M", type=int, default=5, help="utterances per speaker: in a batch, in an enrolment")
-    add("--noise_filenum", type=int, default=16, help="noise files of text-dependent training")
-    add("--crop_min", type=int, default=140, help="shortest crop of a batch (frames)")
-    add("--crop_max", type=int, default=180, help="longest crop of a batch (frames)")
-    add("--mask_channels", type=int, default=0, help="half of the crops lose a band of up to this many mel channels")
-    add("--weigh", **SWITCH, help="draw speakers as often as they have utterances, up to M; else all alike")
-    add("--speed", type=float, default=0.0, help="half of a batch's speakers play up to this share faster or slower")
-    add("--equalize", type=float, default=0.0, help="each crop gets a random smooth equalizer, standard deviation (dB)")
-    add("--loss", default="softmax", choices=("softmax", "contrast"), help="GE2E eq. 6 or eq. 7")
-    add("--optim", type=str.lower, default="sgd", choices=("sgd", "rmsprop", "adam"),
-        help="optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections (0.5)")
-    add("--lr", type=float, default=0.01, help="learning rate at the start")
-    add("--schedule", default="step", choices=("step", "cosine"),
-        help="the learning rate halves every 10000 iterations, or falls to 0 over --iteration")
-    add("--beta1", type=float, default=0.5, help="Adam's decay of the first moment")
-    add("--beta2", type=float, default=0.9, help="Adam's decay of the second moment")
-    add("--iteration", type=int, default=60000, help="training steps in all")
-    add("--valid_ratio", type=float, default=0.1, help="share of the training speakers kept for validation")
-    add("--valid_every", type=int, default=1000, help="iterations between validations, each with a checkpoint")
-    add("--seed", type=int, default=0, help="seed of weights, batches and validation speakers")
-    add("--comment", default="", help="any words, kept in the model's config.json")
+    """Add the flags of the loss, the optimizer and the course of training."""
+    add("train", False, "train; without it model.py tests", stored="", excludes=("verify",))
+    add("loss", "softmax", "GE2E eq. 6 or eq. 7", choices=("softmax", "contrast"))
+    add("optim", "sgd", "optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections "
+        "(0.5)", choices=("sgd", "rmsprop", "adam"))
+    add("lr", 0.01, "learning rate at the start", low=1e-9, high=1e3)
+    add("schedule", "step", "the learning rate halves every 10000 iterations, or falls to 0 over --iteration",
+        choices=("step", "cosine"))
+    add("beta1", 0.5, "Adam's decay of the first moment", low=0, high=0.999999)
+    add("beta2", 0.9, "Adam's decay of the second moment", low=0, high=0.999999)
+    add("iteration", 60000, "training steps in all", unit="iterations", low=1, high=sys.maxsize, stored="progress")
+    add("valid_ratio", 0.1, "share of the training speakers kept for validation", low=0, high=1)
+    add("valid_every", 1000, "iterations between validations, each with a checkpoint", unit="iterations", low=1,
+        high=sys.maxsize, stored="progress")
+    add("seed", 0, "seed of weights, batches, validation speakers and intervals", low=0, high=2**32 - 1,
+        readers="model test")
+    add("comment", "", "any words, kept in the model's config.json", stored="progress")
 
 
 def add_evaluation_flags(add):
     """Add the flags of test.py."""
-    add("--report_path", default="./report", help="folder of evaluation.json and its pictures")
-    add("--trials", metavar="FILE", help="test.py: score this list, '1 path1 path2' (VoxCeleb) or 'enrol-utt test-utt "
-        "target|nontarget' (Kaldi), on the audio in --raw_path")
-    add("--allow_missing", **SWITCH, help="test.py: leave out trials whose audio is missing or without speech")
-    add("--snorm", metavar="DIR", help="test.py: adaptive s-norm with the training features in DIR, before and after")
-    add("--save_embeddings", metavar="FILE.npz", help="test.py: write names, d-vectors and seconds of speech")
-    add("--store_threshold", **SWITCH, help="test.py: store the thresholds measured on the test set with the model")
+    add("report_path", "./report", "folder of evaluation.json and its pictures")
+    add("trials", None, "score this list, '1 path1 path2' (VoxCeleb) or 'enrol-utt test-utt target|nontarget' (Kaldi), "
+        "on the audio in --raw_path", metavar="FILE", excludes=("store_threshold",))
+    add("allow_missing", False, "leave out trials whose audio is missing or without speech")
+    add("snorm", None, "adaptive s-norm with the training features in this folder, before and after", metavar="DIR")
+    add("save_embeddings", None, "write names, d-vectors and seconds of speech", metavar="FILE.npz")
+    add("store_threshold", False, "store the thresholds measured on the test set with the model")
+
+
+def add_verification_flags(add):
+    """Add the flags of record.py, gui.py and model.py --verify True."""
+    add("verify", False, "verify a probe: model.py compares, record.py records one first", readers="model record",
+        excludes=("replace", "forget", "keep_recording"))
+    add("min_speech", 1.0, "least speech of an enrolment and of a probe, 0.5 s are the least that gives a segment",
+        unit="s", low=0.5, high=3600)
+    add("far", None, "take the threshold stored for this false-acceptance rate; none: that of the EER", type=float,
+        low=1e-9, high=1, must="it must be a false-acceptance rate above 0, such as 0.01", excludes=("threshold",))
+    add("threshold", None, "accept from this score on, whatever is stored", type=float, low=-1, high=1,
+        must="it must be a cosine from -1 to 1")
+    add("json", False, "print the verdicts as one JSON object", readers="model record")
+    add("speaker", "speaker0", "who enrols or is forgotten; in verification, if given: the only one",
+        readers="model record")
 
 
 def add_recording_flags(add):
-    """Add the flags of record.py, of gui.py and of model.py --verify True."""
-    add("--speaker", default="speaker0", help="who enrols or is forgotten; in verification, if given: the only one")
-    add("--seconds", type=float, default=10.0, help="length of a recording (s)")
-    add("--device", help="microphone: its number, or a part of its name; none: the system's default")
-    add("--list_devices", **SWITCH, help="list the microphones and end")
-    add("--input", metavar="FILE", help="take this recording instead of the microphone")
-    add("--replace", **SWITCH, help="drop what the speaker has enrolled before")
-    add("--forget", **SWITCH, help="delete the speaker's enrolment and kept recordings, and end")
-    add("--keep_recording", **SWITCH, help="keep the enrolled recording as WAV in --raw_path")
-    add("--min_speech", type=float, default=1.0, help="least speech of an enrolment and of a probe (s)")
-    add("--far", type=float, help="take the threshold stored for this false-acceptance rate; none: that of the EER")
-    add("--threshold", type=float, help="accept from this score on, whatever is stored")
-    add("--json", **SWITCH, help="print the verdicts as one JSON object")
+    """Add the flags of the microphone and of enrolments."""
+    add("seconds", 10.0, "length of a recording", unit="s", low=1, high=3600, readers="record gui")
+    add("device", None, "microphone: its number, or a part of its name; none: the system's default",
+        readers="record gui")
+    add("list_devices", False, "list the microphones and end")
+    add("input", None, "take this recording instead of the microphone", metavar="FILE")
+    add("replace", False, "drop what the speaker has enrolled before")
+    add("forget", False, "delete the speaker's enrolment and kept recordings, and end",
+        excludes=("replace", "input", "keep_recording"))
+    add("keep_recording", False, "keep the enrolled recording as WAV in --raw_path", readers="record gui")
 
 
-def get_config(argv=None):
+def flags_stored(*kinds):
+    """Return the names of the flags that features, a model, or a training run depend on: see Flag.stored."""
+    return tuple(name for name, flag in flags().items() if flag.stored in kinds)
+
+
+# ---- parsing ----------------------------------------------------------------------------------------------------
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage of every flag before them."""
+
+    def error(self, message):
+        """Print the message and end with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class Help(argparse.Action):
+    """--help prints the flags that the command reads, --help all every one."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        """Print the help and end."""
+        parser = build_parser(parser.description, None) if value == "all" else parser
+        parser.exit(0, parser.format_help())
+
+
+def build_parser(doc="", command=None):
+    """Return the ArgumentParser of a command, whose help shows the flags that it reads; without one, all flags."""
+    parser = OneLineParser(allow_abbrev=False, add_help=False, description=doc, usage="%(prog)s [flags]",
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-h", "--help", action=Help, nargs="?", choices=("all",), metavar="all",
+                        default=argparse.SUPPRESS, help="show the flags that this command reads, or all, and end")
+    groups = {}
+    for flag in flags().values():
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        names = [f"--{name}" for name in (flag.name, flag.alias) if name]
+        shown = command is None or command in flag.readers.split()
+        groups[flag.group].add_argument(*names, dest=flag.name, default=argparse.SUPPRESS, **flag.options(),
+                                        help=flag.help_text().replace("%", "%%") if shown else argparse.SUPPRESS)
+    return parser
+
+
+def get_config(argv=None, doc="", command=None):
     """Parse and check the flags; what is wrong ends the program with one line and exit code 2.
 
     Parameters
     ----------
     argv : list of str, optional
         Flags; without it, those of the command line.
+    doc, command : str, optional
+        What --help says first, and the name of the command whose flags it shows.
 
     Returns
     -------
     argparse.Namespace
         One value per flag, and `given`, the set of the names that were typed.
     """
-    parser = build_parser()
-    unset = object()
-    names = [action.dest for action in parser._actions if action.dest != "help"]
-    config = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, unset)))
-    config.given = {name for name in names if getattr(config, name) is not unset}
-    for name in set(names) - config.given:
-        setattr(config, name, parser.get_default(name))
+    parser = build_parser(doc, command)
+    typed = vars(parser.parse_args(argv))
+    config = argparse.Namespace(**{name: flag.default for name, flag in flags().items()} | typed, given=set(typed))
     for problem in problems(config):
         parser.error(problem)
     return config
@@ -216,15 +328,14 @@ def get_config(argv=None):
 
 def problems(config):
     """Yield a line for every value out of its range and every two flags that exclude each other."""
-    for name, (low, high, what) in RANGES.items():
-        value = getattr(config, name)
-        if value is not None and not low <= value <= high:
-            yield f"--{name} is {value}: {what}"
+    set_flags = {name for name in flags() if not (getattr(config, name) is None or getattr(config, name) is False)}
+    for name, flag in flags().items():
+        if flag.problem(getattr(config, name)):
+            yield flag.problem(getattr(config, name))
+        for other in set_flags.intersection(flag.excludes if name in set_flags else ()):
+            yield f"--{name} and --{other} contradict each other: give one of the two"
     if config.tdsv:
         yield "--tdsv is True: only text-independent speech is built so far; leave it out"
-    for first, second in CONTRADICTIONS:
-        if not any(getattr(config, name) is None or getattr(config, name) is False for name in (first, second)):
-            yield f"--{first} and --{second} contradict each other: give one of the two"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.trials and "raw_path" not in config.given:
@@ -266,11 +377,13 @@ def adopt(config, stored, source):
     Raises
     ------
     InputError
-        If a typed flag differs from the stored value.
+        If a typed flag differs from the stored value, or that is none the flag can have.
     """
     for name, value in stored.items():
-        if not hasattr(config, name):
+        if name not in flags():
             raise InputError(f"{source} stores --{name}, which no flag is: it was made by another program or version")
+        if flags()[name].problem(value):
+            raise InputError(f"{source} is damaged: {flags()[name].problem(value)}")
         typed = getattr(config, name)
         if name in config.given and typed != value:
             raise InputError(f"--{name} is {typed}, but {source} was made with {value}: leave the flag out, "
@@ -278,29 +391,11 @@ def adopt(config, stored, source):
         setattr(config, name, value)
 
 
-def read_model(model_path):
-    """Return what config.json in a model folder holds, None where there is none; InputError if it is no model's."""
-    stored = read_json(pathlib.Path(model_path, "config.json"))
-    if stored is not None and not isinstance(stored.get("flags"), dict):
-        raise InputError(f"{model_path}/config.json is of another program: --model_path must name a model folder")
-    return stored
+# ---- what all commands do alike ---------------------------------------------------------------------------------
 
-
-def choose_model(config):
-    """Take the model that comes with the project where --model_path was not given and ./model is missing; say which."""
-    if "model_path" in config.given:
-        return
-    own = any(os.path.exists(os.path.join(config.model_path, name)) for name in ("config.json", "Check_Point"))
-    if not own and PRETRAINED.is_dir():
-        config.model_path = "./pretrained" if PRETRAINED.parent == pathlib.Path.cwd() else str(PRETRAINED)
-    print(f"model: {config.model_path}", file=sys.stderr)
-
-
-# ---- what all scripts do alike ----------------------------------------------------------------------------------
-
-def run(work, argv=None):
-    """Parse the flags, call work(config) and return its exit code; errors become one line and exit code 2."""
-    config = get_config(argv)
+def run(work, argv, command, doc):
+    """Parse a command's flags, call work(config) and return its exit code; errors become one line and exit code 2."""
+    config = get_config(argv, doc, command)
     try:
         return work(config) or 0
     except KeyboardInterrupt as stop:
@@ -308,6 +403,14 @@ def run(work, argv=None):
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def print_skipped(losses):
+    """Name the first 20 files that gave nothing on standard error, and the number of the others."""
+    for loss in losses[:20]:
+        print("skipped:", loss, file=sys.stderr)
+    if len(losses) > 20:
+        print(f"skipped: {len(losses) - 20} more; the .json beside each speaker's features names them", file=sys.stderr)
 
 
 def progress(iterable=None, **options):
@@ -350,16 +453,60 @@ def quiet_libraries():
             os.close(kept)
 
 
+def tensorflow():
+    """Return TensorFlow, loaded without its chatter; InputError where it is not installed."""
+    if "tensorflow" in sys.modules and sys.modules["tensorflow"]:
+        return sys.modules["tensorflow"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with quiet_libraries():
+            return importlib.import_module("tensorflow")
+    except ImportError as error:
+        raise InputError(f"training needs TensorFlow ({error}): pip install -r requirements.txt") from error
+
+
+class LazyTensorFlow:
+    """TensorFlow's module, which loads when something of it is used: who only listens never does."""
+
+    def __getattr__(self, name):
+        """Return an attribute of TensorFlow."""
+        return getattr(tensorflow(), name)
+
+
+tf = LazyTensorFlow()
+
+
+def versions():
+    """Return the versions of Python and of the libraries that figures depend on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in ("tensorflow", "keras", "ai-edge-litert", "librosa", "numpy", "scipy", "scikit-learn"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 # ---- files ---------------------------------------------------------------------------------------------------------
 
-def read_json(path):
-    """Return what a JSON file holds, None where there is no file."""
+def read_json(path, parse=None):
+    """Return what a JSON file holds, or parse(that); None where there is no file.
+
+    Raises
+    ------
+    InputError
+        If it is no JSON, or `parse` meets something else than it expects.
+    """
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
+    try:
+        return parse(value) if parse else value
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is of another program, or damaged ({type(error).__name__}: {error})") from error
 
 
 def private_folder(path):

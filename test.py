@@ -1,54 +1,4 @@
-"""Evaluate a model: what a researcher reports of its scores, with intervals and pictures.
-
-    python test.py --model_path ./model --test_path ./test_tisv
-    python test.py --model_path ./model --raw_path DIR              audio instead of features
-    python test.py --model_path ./model --raw_path DIR --trials LIST      a list of trials
-    python test.py --store_threshold True                           store the measured thresholds with the model
-
-Without a list each speaker enrols with --utterance_number utterances; all others are probes against every speaker.
-Figures, pictures and all scores are written to --report_path.
-"""
-import base64
-import hashlib
-import html
-import pathlib
-import re
-import shlex
-import sys
-from dataclasses import dataclass, field
-
-import numpy as np
-import scipy
-from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from sklearn.metrics import DetCurveDisplay
-
-import configuration
-import data_preprocess
-import model
-import utils
-from configuration import InputError, write_json, write_whole
-
-SCORED_AT_ONCE = 100_000     # trials
-PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
-ENROLMENTS = (1, 3, 5)       # enrolment utterances, in the table by condition
-ENDINGS = tuple(data_preprocess.SUFFIXES)
-COHORT = 200                 # highest scores against the cohort, in adaptive s-norm
-FEWEST_TARGETS = 30          # with fewer target trials, figures are not trustworthy
-FEW_TARGETS = "not trustworthy: fewer than 30 target trials"
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Speaker verification</title><style>
-body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1b2430 }}
-table {{ border-collapse: collapse }} td, th {{ padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }}
-td:first-child {{ text-align: left }} img {{ max-width: 100%; margin: 1em 0 }} code {{ word-break: break-all }}
-</style></head><body>
-{}
-</body></html>
-"""
-NAMES = {"eer": "EER", **{f"min_dcf_{p}": f"minDCF({p})" for p in utils.P_TARGETS}, "auc": "AUC",
-         **{f"frr_at_far_{bound}": f"FRR at FAR {bound:.1%}" for bound in utils.FALSE_ALARMS},
-         **{f"act_dcf_{p}": f"actDCF({p})" for p in utils.P_TARGETS}, "cllr": "Cllr", "min_cllr": "min Cllr"}
-
+@@TEST_HEAD@@
 
 @dataclass
 class Findings:
@@ -195,6 +145,24 @@ def score_speakers(config):
                     evaluation.notes + notes, evaluation, conditions)
 
 
+def shortened(encoder, speakers, evaluation, seconds, config):
+    """Return d-vectors (P, D) of the first `seconds` of speech of an evaluation's probes; NaN where there is less."""
+    silence, vectors = np.full(encoder.proj, np.nan, np.float32), []
+    hop_length, utterances = round(config.hop * config.sr), {}
+    for speaker in speakers:
+        features = speaker.load()
+        utterances.update({(speaker.name, utterance.file): (features, utterance) for utterance in speaker.voiced})
+    for probe in evaluation.probes:
+        features, utterance = utterances.get(probe, (None, None))
+        if utterance is None or utterance.speech_seconds < seconds:
+            vectors.append(silence)
+            continue
+        total = 1 + round(utterance.speech_seconds * config.sr) // hop_length
+        frames = data_preprocess.joined(features[utterance.first:utterance.first + utterance.count], total)
+        vectors.append(embed(encoder, data_preprocess.cut(frames[:round(seconds / config.hop)], features.shape[2])))
+    return np.array(vectors)
+
+
 def by_probe_seconds(encoder, speakers, evaluation, config):
     """Return rows of the EER over the seconds of probe speech: (condition, probes, EER or None)."""
     rows = []
@@ -256,7 +224,7 @@ def cohort(encoder, folder, config):
     return names, np.stack(vectors), notes
 
 
-# ---- the report -------------------------------------------------------------------------------------------------
+# ---- the figures ------------------------------------------------------------------------------------------------
 
 def gather(findings, config):
     """Return all figures of a run, a dict of plain values, for evaluation.json and report.html."""
@@ -298,12 +266,6 @@ def protocol(evaluation):
             "embedding_times_real_time": evaluation.embedded_seconds / evaluation.elapsed_seconds}
 
 
-def finite(measures):
-    """Return measures with None for what is infinite, as Cllr is where a target probe without speech is scored."""
-    return {name: {key: value if value is None or np.isfinite(value) else None for key, value in entry.items()}
-            for name, entry in measures.items()}
-
-
 def fingerprint(parts):
     """Return the SHA-256 of parts, an iterable of bytes."""
     total = hashlib.sha256()
@@ -312,182 +274,12 @@ def fingerprint(parts):
     return total.hexdigest()
 
 
-def tables(figures):
-    """Return the tables of a run as (heading, column names, rows of texts)."""
-    few = FEW_TARGETS if figures["target_trials"] < FEWEST_TARGETS else ""
-    rows = [(NAMES[name], *(number(entry[key]) for key in ("value", "low", "high")), few)
-            for name, entry in figures["measures"].items()]
-    if "cllr" not in figures["measures"]:
-        rows.append(("not calibrated", "", "", "", ""))
-    found = [("Measures", ("", "value", "95 % from", "to", ""), rows)]
-    if "snorm" in figures:
-        after = figures["snorm"]["measures"]
-        found.append((f"Adaptive s-norm with {figures['snorm']['cohort']}", ("", "before", "after"), [
-            (NAMES[name], number(figures["measures"][name]["value"]), number(value)) for name, value in after.items()]))
-    if "conditions" in figures:
-        found += [("Conditions", ("", "probes", "EER"), [(row["condition"], str(row["probes"]), number(row["eer"]))
-                                                         for row in figures["conditions"]]),
-                  ("Worst speakers", ("", "own rejected", "others accepted", "most like"), [
-                      (row["speaker"], number(row["rejected"]), number(row["accepted"]), row["confused_with"])
-                      for row in figures["worst_speakers"]])]
-    return found
-
-
-def number(value):
-    """Return a figure as text."""
-    return "not measurable" if value is None else f"{value:.4f}"
-
-
-def text_table(heading, columns, rows):
-    """Return a table as lines of text."""
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    lines = ["  ".join(f"{text:<{width}}" if place == 0 else f"{text:>{width}}"
-                       for place, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-             for row in (columns, *rows)]
-    return "\n".join(["", heading, *lines])
-
-
-def write_report(findings, figures, config):
-    """Write evaluation.json, report.html, scores.txt and the pictures to config.report_path; return their paths."""
-    folder, scored = pathlib.Path(config.report_path), findings.scored
-    write_json(folder / "evaluation.json", figures)
-    labels = np.where(scored.labels, "target", "nontarget")
-    trials = zip(scored.scores, labels, scored.enrolled, scored.probes, strict=True)
-    lines = (f"{score:.6f} {label} {enrolled} {probe}\n".encode() for score, label, enrolled, probe in trials)
-    write_whole(folder / "scores.txt", lambda file: file.writelines(lines))
-    pictures = {"det": det_curve(scored.scores, scored.labels),
-                "scores": histogram(scored.scores, scored.labels, figures["points"]["eer"]["threshold"]),
-                "map": plane(scored)}
-    if findings.evaluation:
-        pictures["similarity"] = heat_map(findings.evaluation)
-    history = pathlib.Path(config.model_path, "history.csv")
-    if history.exists():
-        pictures["training"] = training_curve(utils.History(history, sys.maxsize).rows)
-    for name, figure in pictures.items():
-        save_picture(figure, folder / f"{name}.png")
-    for name in {"similarity", "training"} - pictures.keys():
-        (folder / f"{name}.png").unlink(missing_ok=True)             # of an earlier report
-    page = web_page(figures, [folder / f"{name}.png" for name in pictures])
-    write_whole(folder / "report.html", lambda file: file.write(page.encode()))
-    return [folder / name for name in ("report.html", "evaluation.json", "scores.txt")]
-
-
-def web_page(figures, pictures):
-    """Return the report as one HTML page that holds its pictures."""
-    parts = [f"<h1>Speaker verification: EER {figures['eer']:.2%}</h1>",
-             f"<p>{figures['target_trials']} target and {figures['non_target_trials']} non-target trials; model "
-             f"{html.escape(figures['model'])}, checkpoint {figures['model_num']}</p>"]
-    parts += [f"<p>Note: {html.escape(note)}</p>" for note in figures["notes"]]
-    for heading, columns, rows in tables(figures):
-        cells = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows]
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in columns)
-        parts.append(f"<h2>{html.escape(heading)}</h2><table><tr>{head}</tr><tr>{'</tr><tr>'.join(cells)}</tr></table>")
-    parts += [f'<img alt="{path.stem}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
-              for path in pictures]
-    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
-    parts.append(f"<p><code>{html.escape(figures['command'])}</code><br>model {figures['model_sha256']}<br>data "
-                 f"{figures['data_sha256']}<br>{html.escape(versions)}</p>")
-    return PAGE.format("\n".join(parts))
-
-
 def save_embeddings(path, findings):
     """Write names, d-vectors (U, D) and seconds of speech of all that was embedded, as .npz."""
     names = sorted(name for name, vector in findings.scored.vectors.items() if np.isfinite(vector).all())
     write_whole(path, lambda file: np.savez(
         file, names=np.array(names), vectors=np.stack([findings.scored.vectors[name] for name in names]),
         seconds=np.array([findings.seconds[name] for name in names])))
-
-
-# ---- pictures ---------------------------------------------------------------------------------------------------
-
-def det_curve(scores, labels):
-    """Draw FRR over FAR on normal-deviate axes, with the points of the EER and the least costs; return the figure."""
-    thresholds, far, frr = utils.error_rates(scores, labels)
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.add_subplot()
-    inside = (far > 0) & (frr > 0) & (far < 1) & (frr < 1)     # the ends lie at infinity on these axes
-    DetCurveDisplay(fpr=far[inside], fnr=frr[inside]).plot(ax=axes)
-    best = utils.equal(far, frr)
-    points = [(best, "o", f"EER {(far[best] + frr[best]) / 2:.1%} at threshold {thresholds[best]:.3f}")]
-    points += [(int(np.argmin(p * frr + (1 - p) * far)), marker, f"minDCF({p}) {utils.min_dcf(far, frr, p):.3f}")
-               for p, marker in zip(utils.P_TARGETS, "s^", strict=True)]
-    for index, marker, label in points:
-        if inside[index]:
-            DetCurveDisplay(fpr=far[[index]], fnr=frr[[index]]).plot(ax=axes, marker=marker, linestyle="", label=label)
-    axes.set(xlabel="false acceptance rate", ylabel="false rejection rate",
-             title=f"DET, {np.sum(labels)} target and {np.sum(~labels)} non-target trials")
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right")
-    return figure
-
-
-def histogram(scores, labels, threshold):
-    """Draw the densities of target and non-target scores, with the threshold of the EER; return the figure."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes, heard = figure.add_subplot(), np.isfinite(scores)
-    edges = np.linspace(min(-1, scores[heard].min(initial=0)), max(1, scores[heard].max(initial=0)), 81)
-    for kind, label, colour in ((labels, "target", "tab:green"), (~labels, "non-target", "tab:red")):
-        axes.hist(scores[heard & kind], edges, density=True, alpha=0.6, color=colour, label=f"{label} trials")
-    axes.axvline(threshold, color="black", linewidth=1, label=f"threshold of the EER, {threshold:.3f}")
-    axes.set(xlabel="score", ylabel="density", title="Scores")
-    axes.legend()
-    return figure
-
-
-def plane(scored):
-    """Draw the first two principal components of the d-vectors, coloured by speaker; return the figure."""
-    owners = dict(zip(scored.enrolled, scored.enrolled_speakers.tolist(), strict=True))
-    owners.update(zip(scored.probes, scored.probe_speakers.tolist(), strict=True))
-    names = [name for name, vector in scored.vectors.items() if name in owners and np.isfinite(vector).all()]
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axes, pca = figure.add_subplot(), PCA(min(2, len(names)))
-    points = pca.fit_transform(np.stack([scored.vectors[name] for name in names]))
-    axes.scatter(points[:, 0], points[:, -1], s=12, c=[owners[name] for name in names], cmap="hsv", alpha=0.7)
-    shares = pca.explained_variance_ratio_
-    axes.set(xlabel=f"first component ({shares[0]:.0%})", ylabel=f"second component ({shares[-1]:.0%})",
-             title=f"d-vectors of {len(names)} recordings, a colour per speaker")
-    return figure
-
-
-def training_curve(rows):
-    """Draw loss and validation EER over the iterations of history.csv; return the figure."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.semilogy([int(row["iteration"]) for row in rows], [float(row["loss"]) for row in rows], label="training loss")
-    axes.set(xlabel="iteration", ylabel="loss of a batch", title="Training")
-    validated = [row for row in rows if row["valid_eer"]]
-    if validated:
-        right = axes.twinx()
-        right.plot([int(row["iteration"]) for row in validated], [float(row["valid_eer"]) for row in validated],
-                   color="tab:red", marker=".", label="validation EER")
-        right.set(ylabel="validation EER", ylim=(0, None))
-    figure.legend(loc="outside upper right")
-    return figure
-
-
-def heat_map(evaluation):
-    """Draw the mean score of each speaker's probes against each enrolled speaker; return the figure."""
-    owners = np.array([name for name, _ in evaluation.probes])
-    heard = np.where(np.isfinite(evaluation.scores), evaluation.scores, np.nan)
-    means = np.stack([np.ma.masked_invalid(heard[owners == name]).mean(axis=0).filled(np.nan)
-                      for name in evaluation.speakers])
-    n = len(evaluation.speakers)
-    size = min(16, max(5, 3 + 0.18 * n))
-    figure = Figure(figsize=(1.15 * size, size), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(means, vmin=-1, vmax=1, cmap="RdBu_r")
-    if n <= 60:
-        axes.set_xticks(range(n), evaluation.speakers, rotation=90, fontsize=7)
-        axes.set_yticks(range(n), evaluation.speakers, fontsize=7)
-    axes.set(xlabel="enrolled speaker", ylabel="speaker of the probes", title="Mean cosine similarity")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="cosine")
-    return figure
-
-
-def save_picture(figure, path):
-    """Write a figure as PNG, whole or not at all."""
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
 def work(config):

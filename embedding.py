@@ -1,0 +1,373 @@
+"""A model folder as a listener sees it: segments → d-vectors in LiteRT; thresholds and calibration. No TensorFlow.
+
+    encoder, config = embedding.load_encoder("pretrained")
+    vector = embedding.embed(encoder, audio.segments(wave, config))          (D,)
+
+`encoder.tflite` is the best checkpoint, exported: a LiteRT file with a zip archive behind it, as TensorFlow's metadata
+library writes them, whose only member tells which checkpoint it is. Where the file is missing or of another checkpoint,
+a process of its own makes it with TensorFlow. Shapes: B sequences, K segments, T frames, F = 40 channels.
+"""
+import hashlib
+import json
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import platformdirs
+
+import audio
+import configuration
+import measures
+from configuration import InputError, flags_stored, read_json, write_json
+
+EMBED_FRAMES = 160           # frames of a segment that an embedding reads (GE2E, section 3.2)
+EMBED_BATCH = 512            # segments embedded at a time
+PART = 32                    # sequences that one core embeds at a time
+PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
+ORIGIN = "checkpoint.json"   # the member of the archive behind an exported encoder
+
+
+# ---- the encoder ------------------------------------------------------------------------------------------------
+
+class Encoder:
+    """An exported encoder in LiteRT: float32 frames (B, T, 40) → d-vectors (B, D) of length 1, on all cores.
+
+    Parameters
+    ----------
+    path : str or Path
+        encoder.tflite
+
+    Raises
+    ------
+    InputError
+        If LiteRT cannot read the file.
+    """
+
+    def __init__(self, path):
+        self.content = pathlib.Path(path).read_bytes()
+        self.origin = read_origin(path)
+        self.idle, self.lock, self.cores = queue.LifoQueue(), threading.Lock(), joblib.cpu_count()
+        try:
+            with configuration.quiet_libraries():           # LiteRT tells of its delegate once
+                self.idle.put(self.interpreter())
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{path} cannot be read as an encoder: {str(error).splitlines()[0]}") from error
+        self.workers = ThreadPoolExecutor(self.cores, "encoder")
+
+    @property
+    def sha256(self):
+        """The fingerprint of all weights."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def interpreter(self):
+        """Return a new interpreter, which has buffers of its own, and the numbers of its input and output."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=self.content, num_threads=1)
+        return interpreter, interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def __call__(self, frames):
+        """Return the d-vectors (B, D) of sequences of frames (B, T, 40)."""
+        frames = np.asarray(frames, np.float32)
+        parts = [frames[start:start + PART] for start in range(0, len(frames), PART)]
+        return np.concatenate(list(self.workers.map(self.embed_part, parts) if len(parts) > 1
+                                   else map(self.embed_part, parts)))
+
+    def embed_part(self, frames):
+        """Return the d-vectors of a few sequences, on an interpreter that no other thread uses."""
+        try:
+            interpreter, source, target = self.idle.get_nowait()
+        except queue.Empty:
+            with self.lock:
+                interpreter, source, target = self.interpreter()
+        interpreter.resize_tensor_input(source, frames.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(source, np.ascontiguousarray(frames))
+        interpreter.invoke()
+        vectors = interpreter.get_tensor(target)
+        self.idle.put((interpreter, source, target))
+        return vectors
+
+
+def embed_rows(encoder, segments):
+    """Return the unit vectors (K, D) of segments (K, 40, 180), of which the first 160 frames are read."""
+    frames = np.swapaxes(np.asarray(segments, np.float32)[..., :EMBED_FRAMES], 1, 2)
+    return np.concatenate([np.asarray(encoder(frames[start:start + EMBED_BATCH]))
+                           for start in range(0, len(frames), EMBED_BATCH)])
+
+
+def embed(encoder, segments):
+    """Return the d-vector (D,) of an utterance's segments (K, 40, 180), K > 0: the normalised mean of their vectors.
+
+    The encoder is this module's or encoder.Encoder.
+    """
+    if not len(segments):
+        raise InputError("there is no segment of speech to embed")
+    return measures.unit_mean(embed_rows(encoder, segments))
+
+
+def embed_speaker(encoder, speaker):
+    """Return {utterance: d-vector (D,)} of a features.Speaker's utterances that hold speech, in one batch."""
+    rows = embed_rows(encoder, speaker.load())
+    if not np.isfinite(rows).all():
+        raise InputError(f"{speaker.path} gives embeddings that are not finite: preprocess this speaker again")
+    return {utterance: measures.unit_mean(rows[utterance.first:utterance.first + utterance.count])
+            for utterance in speaker.voiced}
+
+
+def embed_files(encoder, paths, config):
+    """Return {path: (d-vector (D,) or None, seconds of speech, why it gave none)} of recordings, read on all cores."""
+    work = joblib.Parallel(n_jobs=config.jobs or -1, return_as="generator")
+    read = work(joblib.delayed(audio.read_utterance)(path, config) for path in paths)
+    found = {}
+    for path, (cuts, entry) in zip(paths, configuration.progress(read, total=len(paths), unit="file"), strict=True):
+        vector = embed(encoder, cuts) if len(cuts) else None
+        found[path] = vector, entry["speech_seconds"], entry["dropped"]
+    return found
+
+
+# ---- the exported file ------------------------------------------------------------------------------------------
+
+def read_origin(path):
+    """Return what an exported encoder tells of itself, a dict of "model_num", "sha256" of the checkpoint and "flags".
+
+    It is empty where there is no such file, or it tells nothing.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            origin = json.loads(archive.read(ORIGIN))
+        return origin if {"model_num", "sha256", "flags"} <= origin.keys() else {}
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
+        return {}
+
+
+def checkpoint_sha256(model_path, number):
+    """Return the fingerprint of a checkpoint's files."""
+    total, prefix = hashlib.sha256(), pathlib.Path(checkpoint_path(model_path, number))
+    for path in sorted(prefix.parent.glob(f"{prefix.name}.data-*")):
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def export_paths(model_path, number):
+    """Return where the exported encoder of a checkpoint may lie: in the model folder, or in the user's cache."""
+    own = pathlib.Path(model_path, "encoder.tflite")
+    if number != default_checkpoint(model_path):
+        own = pathlib.Path(f"{checkpoint_path(model_path, number)}.tflite")
+    cache = platformdirs.user_cache_path("ge2e-speaker-verification")
+    return own, cache / f"{checkpoint_sha256(model_path, number)}.tflite"
+
+
+def find_export(model_path, number):
+    """Return the path of the exported encoder of a checkpoint; without one, make it with TensorFlow, if that is there.
+
+    It is kept in the model folder or, where that cannot be written, in the user's cache folder.
+    """
+    own = pathlib.Path(model_path, "encoder.tflite")
+    if not checkpoint_numbers(model_path):              # a folder that only listens
+        return own
+    paths = export_paths(model_path, number)
+    wanted = checkpoint_sha256(model_path, number)
+    for path in paths:
+        if read_origin(path).get("sha256") == wanted:
+            return path
+    problems = [make_export(model_path, number, path) for path in paths[:1]]
+    if problems[0].startswith("cannot write"):
+        problems.append(make_export(model_path, number, paths[1]))
+    if problems[-1]:
+        raise InputError(f"--model_path is {model_path}: its encoder.tflite is missing or not of checkpoint {number}, "
+                         f"and {problems[-1]}", f"The model in {model_path} is not ready: {problems[-1]}")
+    return paths[len(problems) - 1]
+
+
+def make_export(model_path, number, path):
+    """Export a checkpoint to `path` in a process that loads TensorFlow; return why that cannot be, "" if it was."""
+    folder = path.parent
+    if not os.access(folder if folder.exists() else next(p for p in folder.parents if p.exists()), os.W_OK):
+        return f"cannot write {path}"
+    script = pathlib.Path(__file__).with_name("encoder.py")
+    print(f"exporting checkpoint {number} to {path}", file=sys.stderr)
+    done = subprocess.run([sys.executable, script, str(model_path), str(number), str(path)], check=False, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"the export ended with {done.returncode}"]
+        return lines[-1].removeprefix("error: ")
+    return ""
+
+
+# ---- the model folder -------------------------------------------------------------------------------------------
+
+def read_model(model_path):
+    """Return what config.json in a model folder holds, None where there is none; InputError if it is no model's."""
+    return read_json(pathlib.Path(model_path, "config.json"), parse_config)
+
+
+def parse_config(stored):
+    """Check the parts of a model's config.json that are used, and return it."""
+    for name, kind in (("flags", dict), ("training", list), ("validation", list), ("commands", list)):
+        if name == "flags" or name in stored:
+            kind(stored[name])
+            if type(stored[name]) is not kind:
+                raise ValueError(f"{name} is no {kind.__name__}")
+    return stored
+
+
+def choose_model(config):
+    """Take the model that comes with the project where --model_path was not given and ./model is missing; say which."""
+    if "model_path" in config.given:
+        return
+    own = any(os.path.exists(os.path.join(config.model_path, name)) for name in ("config.json", "Check_Point"))
+    if not own and PRETRAINED.is_dir():
+        config.model_path = "./pretrained" if PRETRAINED.parent == pathlib.Path.cwd() else str(PRETRAINED)
+    print(f"model: {config.model_path}", file=sys.stderr)
+
+
+def checkpoint_numbers(model_path):
+    """Return the numbers of the checkpoints in a model folder, ascending."""
+    paths = pathlib.Path(model_path, "Check_Point").glob("model.ckpt-*.index")
+    return sorted(int(path.stem.rpartition("-")[2]) for path in paths)
+
+
+def checkpoint_path(model_path, number):
+    """Return the prefix of a checkpoint's files."""
+    return str(pathlib.Path(model_path, "Check_Point", f"model.ckpt-{number}"))
+
+
+def default_checkpoint(model_path):
+    """Return the number of the best checkpoint on validation, else of the last, else of encoder.tflite, or None."""
+    numbers = checkpoint_numbers(model_path)
+    best = (read_thresholds(model_path) or {}).get("best") or {}
+    if not numbers:
+        return read_origin(pathlib.Path(model_path, "encoder.tflite")).get("model_num")
+    return best.get("model_num", numbers[-1])
+
+
+def choose_checkpoint(model_path, model_num=None):
+    """Return the number of the checkpoint to load: the one asked for, else the default; InputError if it is missing."""
+    default = default_checkpoint(model_path)
+    numbers = checkpoint_numbers(model_path) or ([] if default is None else [default])
+    if not numbers:
+        raise InputError(f"--model_path is {model_path}: there is no checkpoint; train one with "
+                         f"python model.py --train True --model_path {model_path}",
+                         f"The model in {model_path} has no checkpoint.")
+    chosen = default if model_num is None else model_num
+    if chosen not in numbers:
+        raise InputError(f"--model_num is {chosen}: {model_path} has the checkpoints {', '.join(map(str, numbers))}")
+    return chosen
+
+
+def load_config(model_path):
+    """Return what config.json in a model folder holds; of an ancestor's folder, which has none, no flags."""
+    stored, numbers = read_model(model_path), checkpoint_numbers(model_path)
+    if stored is None and not numbers:
+        raise InputError(f"--model_path is {model_path}: there is no model; train one with "
+                         f"python model.py --train True --model_path {model_path}",
+                         f"There is no model in {model_path}.")
+    return stored or {"ancestor": True, "flags": {}}
+
+
+def load_encoder(model_path, model_num=None):
+    """Load an exported encoder.
+
+    Parameters
+    ----------
+    model_path : str or Path
+        A model folder.
+    model_num : int, optional
+        The checkpoint's number; without it the best on validation.
+
+    Returns
+    -------
+    encoder : Encoder
+        Maps float32 arrays (B, T, 40) to (B, D).
+    config : argparse.Namespace
+        The flags of its training, of which `given` lists those that the folder stores (an ancestor's does not store
+        its features), and `model_num`, the checkpoint that was loaded.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model, not that checkpoint, or one that is not exported where TensorFlow is missing.
+    """
+    stored = load_config(model_path)
+    number = choose_checkpoint(model_path, model_num)
+    encoder = Encoder(find_export(model_path, number))
+    flags = stored["flags"] if "ancestor" not in stored else encoder.origin["flags"]
+    return encoder, config_of(model_path, flags, number)
+
+
+def config_of(model_path, flags, number):
+    """Return the config of a model folder whose flags are stored, and the number of its checkpoint."""
+    config = configuration.get_config([])
+    configuration.adopt(config, {name: value for name, value in flags.items() if name in configuration.flags()},
+                        f"{model_path}/config.json")
+    config.model_path, config.model_num, config.given = str(model_path), number, set(flags)
+    return config
+
+
+def open_model(config):
+    """Load the encoder of config.model_path; config takes its feature flags, sizes and checkpoint number.
+
+    Returns the encoder and what the folder's config.json holds, a dict, of its "flags" these alone.
+    """
+    stored = load_config(config.model_path)
+    encoder, trained = load_encoder(config.model_path, config.model_num)
+    flags = {name: getattr(trained, name) for name in flags_stored("features", "model") if name in trained.given}
+    configuration.adopt(config, flags, config.model_path)
+    configuration.check_relations(config)
+    config.model_num = trained.model_num
+    return encoder, stored | {"flags": flags}
+
+
+def model_notes(config, stored):
+    """Return a note where a model does not store its features."""
+    line = f"{config.model_path} does not say what features it was trained on: the flags describe them"
+    return [] if "sr" in stored["flags"] else [line]
+
+
+# ---- thresholds -------------------------------------------------------------------------------------------------
+
+def store_thresholds(model_path, model_num, evaluation, source, best=None):
+    """Write thresholds.json: the operating points of a checkpoint, measured on `source` (a text), and which is best.
+
+    `evaluation` has scores, labels and points, as utils.Evaluation.
+    """
+    best = best or (read_thresholds(model_path) or {}).get("best")
+    _, far, frr = measures.error_rates(evaluation.scores, evaluation.labels, at=measures.CURVE)
+    scale, offset = measures.calibrate(evaluation.scores, evaluation.labels)
+    write_json(pathlib.Path(model_path, "thresholds.json"), {
+        "model_num": model_num, "source": source, "points": evaluation.points, "best": best,
+        "calibration": {"scale": scale, "offset": offset}, "curve": {"far": far.tolist(), "frr": frr.tolist()}})
+
+
+def read_thresholds(model_path):
+    """Return what thresholds.json in a model folder holds, None where there is none; InputError if it is damaged."""
+    return read_json(pathlib.Path(model_path, "thresholds.json"), parse_thresholds)
+
+
+def parse_thresholds(stored):
+    """Check what thresholds.json holds, and return it."""
+    numbers = [point[name] for point in stored.get("points", {}).values() for name in ("threshold", "far", "frr")]
+    numbers += [stored["calibration"][name] for name in ("scale", "offset") if "calibration" in stored]
+    curve = stored.get("curve", {"far": measures.CURVE, "frr": measures.CURVE})
+    numbers += [*curve["far"], *curve["frr"], stored["model_num"]]
+    best = stored.get("best")
+    numbers += [best[name] for name in ("model_num", "valid_loss")] if best else []
+    if not np.isfinite(np.array(numbers, float)).all() or {len(curve["far"]), len(curve["frr"])} != {len(measures.CURVE)}:
+        raise ValueError("its numbers are not finite, or too few")
+    if not isinstance(stored.get("source", ""), str) or any(isinstance(number, (str, bool)) for number in numbers):
+        raise ValueError("a text where a number must be, or the reverse")
+    return stored
+
+
+def load_thresholds(model_path, model_num):
+    """Return what thresholds.json holds, None if it is missing or was measured for another checkpoint."""
+    stored = read_thresholds(model_path)
+    return stored if stored and stored["model_num"] == model_num else None

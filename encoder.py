@@ -1,0 +1,222 @@
+"""The LSTMP encoder in TensorFlow: checkpoints, and the export that listeners run. Training alone imports it.
+
+The encoder is a stack of LSTM layers with a recurrent projection (LSTMP; Sak, Senior, Beaufays 2014) whose last output,
+scaled to length 1, is the d-vector. Shapes: B sequences, T frames, F = 40 channels, H cells, P = D projected.
+embedding.py runs `python encoder.py MODEL_FOLDER NUMBER FILE` where a checkpoint has not been exported.
+"""
+import contextlib
+import io
+import json
+import math
+import re
+import sys
+import zipfile
+
+import joblib
+import numpy as np
+
+import configuration
+import embedding
+from audio import N_MELS
+from configuration import InputError, write_whole
+
+tf = configuration.tensorflow()
+
+SCALE_W_B = 0.01             # gradient scale of w and b
+SCALE_PROJECTION = 0.5       # gradient scale of the projections
+CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
+ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
+
+class Encoder(tf.Module):
+    """Log-mel frames (B, T, 40) → d-vectors (B, P) of length 1; holds w and b of the similarity (GE2E, eq. 5) too.
+
+    Gates as in TensorFlow 1's LSTMCell: input i, candidate j, forget f, output o, forget bias 1, no peepholes.
+    """
+
+    def __init__(self, hidden, proj, num_layer, seed=0):
+        super().__init__()
+        seeds = np.random.default_rng(seed).integers(2**31, size=(num_layer, 2)).tolist()
+        self.hidden, self.proj = hidden, proj
+        self.layers = []
+        for layer, (kernel_seed, projection_seed) in enumerate(seeds):
+            inputs = proj if layer else N_MELS
+            kernel = tf.keras.initializers.GlorotUniform(kernel_seed)((inputs + proj, 4 * hidden))
+            projection = tf.keras.initializers.GlorotUniform(projection_seed)((hidden, proj))
+            self.layers.append({"kernel": tf.Variable(kernel, name=f"kernel_{layer}"),
+                                "bias": tf.Variable(tf.zeros(4 * hidden), name=f"bias_{layer}"),
+                                "projection": tf.Variable(projection, name=f"projection_{layer}")})
+        self.w = tf.Variable(10.0, name="w")
+        self.b = tf.Variable(-5.0, name="b")
+        self.mean = tf.Variable(tf.zeros(N_MELS), trainable=False, name="mean")            # of each mel channel
+        self.deviation = tf.Variable(tf.ones(N_MELS), trainable=False, name="deviation")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, N_MELS))])
+    def __call__(self, frames):
+        """Return the d-vectors (B, P) of sequences of frames (B, T, 40)."""
+        frames = tf.transpose((frames - self.mean) / self.deviation, (1, 0, 2))            # (T, B, F)
+        n_frames, batch = tf.shape(frames)[0], tf.shape(frames)[1]
+        by_time = tf.TensorArray(tf.float32, n_frames).unstack(frames)
+        cells = [tf.zeros((batch, self.hidden))] * len(self.layers)
+        outputs = [tf.zeros((batch, self.proj))] * len(self.layers)
+        # One loop carries all layers: the executor then runs layer 2 at frame t beside layer 1 at frame t + 1.
+        _, _, outputs = tf.while_loop(
+            lambda t, *_: t < n_frames,
+            lambda t, cells, outputs: (t + 1, *self.step(by_time.read(t), cells, outputs)),
+            (0, cells, outputs), maximum_iterations=n_frames)
+        return tf.math.l2_normalize(outputs[-1], axis=-1)
+
+    def step(self, inputs, cells, outputs):
+        """Advance all layers by one frame (B, F); cells are (B, H) each, outputs (B, P)."""
+        new_cells, new_outputs = [], []
+        for layer, cell, output in zip(self.layers, cells, outputs, strict=True):
+            gates = tf.matmul(tf.concat((inputs, output), axis=1), layer["kernel"]) + layer["bias"]
+            i, j, f, o = tf.split(gates, 4, axis=1)                                        # (B, H) each
+            cell = tf.sigmoid(f + 1.0) * cell + tf.sigmoid(i) * tf.tanh(j)
+            inputs = tf.matmul(tf.sigmoid(o) * tf.tanh(cell), layer["projection"])         # (B, P)
+            new_cells.append(cell)
+            new_outputs.append(inputs)
+        return new_cells, new_outputs
+
+    def gradient_scales(self):
+        """Return the factor of each trainable variable's gradient, in their order."""
+        scales = {id(self.w): SCALE_W_B, id(self.b): SCALE_W_B}
+        scales.update({id(layer["projection"]): SCALE_PROJECTION for layer in self.layers})
+        return [scales.get(id(variable), 1.0) for variable in self.trainable_variables]
+
+
+def build_encoder(config):
+    """Return a new Encoder of the size that config.hidden, proj and num_layer give, drawn with config.seed.
+
+    It maps (B, T, 40) to unit vectors (B, proj). With w and b, 3 layers of (128, 64) have 210,434 trainable numbers.
+    """
+    return Encoder(config.hidden, config.proj, config.num_layer, config.seed)
+
+
+def trainable_numbers(encoder):
+    """Return how many numbers training changes, w and b among them."""
+    return sum(math.prod(variable.shape) for variable in encoder.trainable_variables)
+
+
+# ---- checkpoints ------------------------------------------------------------------------------------------------
+
+def restore(checkpoint, path):
+    """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
+    try:
+        checkpoint.read(path).assert_existing_objects_matched().expect_partial()
+    except CHECKPOINT_ERRORS as error:
+        raise InputError(f"{path} cannot be read as this model's checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def ancestor_weights(path):
+    """Return {(layer or None, our name): array} of an ancestor's TensorFlow 1 checkpoint."""
+    try:
+        reader = tf.train.load_checkpoint(path)
+        names = reader.get_variable_to_shape_map()
+        weights = {(None, name): reader.get_tensor(name) for name in names if name in ("w", "b")}
+        matches = [match for match in map(ANCESTOR_NAME.fullmatch, names) if match]
+        weights |= {(int(match[1]), match[2]): reader.get_tensor(match[0]) for match in matches}
+    except CHECKPOINT_ERRORS as error:
+        raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if (0, "projection") not in weights:
+        raise InputError(f"{path} has no config.json beside it and holds no LSTM with projection: it is no model")
+    return weights
+
+
+def ancestor_size(path):
+    """Return hidden, proj and num_layer of an ancestor's checkpoint."""
+    projections = [array.shape for (_, name), array in ancestor_weights(path).items() if name == "projection"]
+    return {"hidden": projections[0][0], "proj": projections[0][1], "num_layer": len(projections)}
+
+
+def read_ancestor(encoder, path):
+    """Assign an ancestor's variables; its cell has the same gates, and its features were not normalised."""
+    for (layer, name), array in ancestor_weights(path).items():
+        variable = getattr(encoder, name) if layer is None else encoder.layers[layer][name]
+        variable.assign(array.reshape(variable.shape))
+
+
+def load_encoder(model_path, model_num=None):
+    """Rebuild a trained encoder from its checkpoint; the parameters and the config are those of embedding.load_encoder.
+
+    Parameters
+    ----------
+    model_path : str or Path
+        A model folder.
+    model_num : int, optional
+        The checkpoint's number; without it the best on validation.
+
+    Returns
+    -------
+    encoder : Encoder
+    config : argparse.Namespace
+        The flags of its training, of which `given` lists those that the folder stores (an ancestor's does not store
+        its features), and `model_num`, the checkpoint that was loaded.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model, not that checkpoint, or one that does not fit.
+    """
+    stored, number = embedding.load_config(model_path), embedding.choose_checkpoint(model_path, model_num)
+    path = embedding.checkpoint_path(model_path, number)
+    flags = ancestor_size(path) if "ancestor" in stored else stored["flags"]
+    config = embedding.config_of(model_path, flags, number)
+    encoder = build_encoder(config)
+    if "ancestor" in stored:
+        read_ancestor(encoder, path)
+    else:
+        restore(tf.train.Checkpoint(encoder=encoder), path)
+    return encoder, config
+
+
+def use_cores():
+    """Let the encoder's layers run beside each other: as many operations as cores, few threads for each.
+
+    TensorFlow takes this before its first operation only; a caller who has used it keeps the threads it has.
+    """
+    cores = joblib.cpu_count()
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 3))
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
+
+
+# ---- export -----------------------------------------------------------------------------------------------------
+
+def export(encoder, path, model_path, model_num):
+    """Write an encoder as a LiteRT file that embedding.Encoder runs.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    path : str or Path
+        The file; it is written whole or not at all.
+    model_path : str or Path
+        The model folder with the encoder's checkpoint, which is written already: the file tells its fingerprint.
+    model_num : int
+        The checkpoint's number.
+    """
+    function = encoder.__call__.get_concrete_function()
+    with configuration.quiet_libraries():
+        content = tf.lite.TFLiteConverter.from_concrete_functions([function], encoder).convert()
+    flags = {"hidden": encoder.hidden, "proj": encoder.proj, "num_layer": len(encoder.layers)}
+    origin = {"model_num": model_num, "sha256": embedding.checkpoint_sha256(model_path, model_num), "flags": flags}
+    whole = io.BytesIO(content)
+    with zipfile.ZipFile(whole, "a") as archive:                 # LiteRT does not read on behind its own data
+        archive.writestr(zipfile.ZipInfo(embedding.ORIGIN), json.dumps(origin))
+    write_whole(path, lambda file: file.write(whole.getvalue()))
+
+
+def main(argv=None):
+    """Export a checkpoint: MODEL_FOLDER NUMBER FILE; return the exit code."""
+    model_path, number, path = sys.argv[1:] if argv is None else argv
+    try:
+        encoder, config = load_encoder(model_path, int(number))
+        export(encoder, path, model_path, config.model_num)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

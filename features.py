@@ -1,0 +1,204 @@
+"""The feature folders: what preprocessing writes and all others read.
+
+A folder holds `<speaker>.npy`, float32 (K, 40, frames), `<speaker>.json`, which tells what its rows were made of, and
+`manifest.json` with the settings of all. Without these two, as the ancestors wrote it, each row counts as an utterance.
+"""
+import os
+import pathlib
+import re
+import unicodedata
+from dataclasses import dataclass
+
+import numpy as np
+
+import configuration
+from audio import N_MELS
+from configuration import InputError, read_json, write_json, write_whole
+
+SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+def normal_form(text):
+    """Return a text in Unicode normal form C: a name is one name however its accents are written."""
+    return unicodedata.normalize("NFC", text)
+
+
+def speaker_name(text):
+    """Return a speaker's name in Unicode normal form C; InputError where it could not be a file name."""
+    name = normal_form(text)
+    if not SPEAKER_NAME.fullmatch(name) or name == "manifest":
+        raise InputError(f"speaker name {text!r}: use letters, digits, spaces, '_', '.' and '-', "
+                         "beginning with a letter, a digit or '_'; 'manifest' is taken")
+    return name
+
+
+def visible_paths(folder):
+    """Return what lies in a folder and is not hidden, in order."""
+    return sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
+
+
+# ---- one speaker ------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Utterance:
+    """One source file of a speaker: rows [first, first + count) of the features; a reason where it gave none."""
+
+    file: str
+    first: int
+    count: int
+    seconds: float = 0.0
+    speech_seconds: float = 0.0
+    dropped: str = ""
+
+    @property
+    def session(self):
+        """The sub-folder of the speaker that the file lies in."""
+        return os.path.dirname(self.file)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One speaker's feature file (K, 40, frames) and the utterances that its rows come from."""
+
+    name: str
+    path: pathlib.Path
+    utterances: tuple
+
+    @property
+    def voiced(self):
+        """The utterances that gave segments."""
+        return [utterance for utterance in self.utterances if utterance.count]
+
+    def load(self):
+        """Open the features, float32 (K, 40, frames), memory-mapped."""
+        return open_features(self.path)
+
+
+def open_features(path, mmap_mode="r"):
+    """Memory-map a feature file (K, 40, frames); InputError where it is anything else."""
+    try:
+        features = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        fits = (features.ndim == 3 and features.shape[1] == N_MELS and features.dtype.kind == "f" and features.size)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is gone") from error
+    except Exception as error:      # NumPy's parser of headers raises some ten kinds, tokenize.TokenError among them
+        raise InputError(f"{path} is not a feature file: {error}") from error
+    if not fits:
+        raise InputError(f"{path} holds {features.dtype} of shape {features.shape}; features are float32 "
+                         f"of shape (segments, {N_MELS}, frames): preprocess this speaker again")
+    return features
+
+
+def parse_record(record):
+    """Check what the .json beside a speaker's features holds, and return it."""
+    utterances = [parse_utterance(entry) for entry in record["utterances"]]
+    first = 0
+    for utterance in utterances:
+        if utterance.count and utterance.first != first:
+            raise ValueError(f"{utterance.file} begins in row {utterance.first}, not in row {first}")
+        first += utterance.count
+    return record
+
+
+def parse_utterance(entry):
+    """Return the Utterance of an entry of a description; KeyError, TypeError or ValueError where it is none."""
+    fields = {name: entry[name] for name in Utterance.__dataclass_fields__}
+    for name, kinds in {"file": (str,), "first": (int,), "count": (int,), "seconds": (int, float),
+                        "speech_seconds": (int, float), "dropped": (str,)}.items():
+        if type(fields[name]) not in kinds or (kinds != (str,) and not 0 <= fields[name] < 2**53):
+            raise ValueError(f"{name} is {fields[name]!r}")
+    return Utterance(**fields)
+
+
+def read_record(path):
+    """Return what the .json beside the feature file `path` holds, None where there is none."""
+    return read_json(pathlib.Path(path).with_suffix(".json"), parse_record)
+
+
+def read_speaker(path, described):
+    """Return the Speaker of a .npy file and, where `described`, of the .json beside it."""
+    rows = len(open_features(path))
+    if not described:
+        return Speaker(path.stem, path, tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(rows)))
+    utterances = tuple(parse_utterance(entry) for entry in (read_record(path) or {"utterances": []})["utterances"])
+    if sum(utterance.count for utterance in utterances) != rows:
+        raise InputError(f"{path} and the .json beside it do not belong together: run data_preprocess.py again",
+                         f"{path} and the .json beside it do not belong together: enrol this speaker again")
+    return Speaker(path.stem, path, utterances)
+
+
+def write_features(folder, record, parts, private=False):
+    """Write a speaker's segments, a list of (K, 40, frames), and the record that describes them; whole, in turn."""
+    features = pathlib.Path(folder) / f"{record['speaker']}.npy"
+    if parts:
+        write_whole(features, lambda file: np.save(file, np.concatenate(parts), allow_pickle=False), private)
+    else:
+        features.unlink(missing_ok=True)
+    write_json(features.with_suffix(".json"), record, private)
+
+
+# ---- a folder ---------------------------------------------------------------------------------------------------
+
+def load_features(folder):
+    """List the speakers of a feature folder.
+
+    Returns
+    -------
+    speakers : list of Speaker
+        In the order of their names.
+    settings : dict or None
+        The flags they were made with; None for an ancestor's folder, where each row counts as an utterance.
+
+    Raises
+    ------
+    InputError
+        If there are none, or a file does not fit its description.
+    """
+    folder, settings = pathlib.Path(folder), read_settings(folder)
+    paths = sorted(folder.glob("*.npy"))
+    if not paths:
+        raise InputError(f"{folder} holds no features: make them with python data_preprocess.py --raw_path DIR")
+    return [read_speaker(path, described=bool(settings)) for path in paths], settings
+
+
+def speakers_without_speech(folder):
+    """Return the names of the speakers of a feature folder none of whose files holds speech."""
+    paths = [path for path in sorted(pathlib.Path(folder).glob("*.json")) if path.name != "manifest.json"]
+    return [path.stem for path in paths if not path.with_suffix(".npy").exists()]
+
+
+def feature_settings(config):
+    """Return the flags that features depend on."""
+    return {name: getattr(config, name) for name in configuration.flags_stored("features")}
+
+
+def read_settings(folder):
+    """Return the settings in a feature folder's manifest.json, None where there is none."""
+    return read_json(pathlib.Path(folder, "manifest.json"), lambda manifest: dict(manifest["settings"].items()))
+
+
+def adopt_settings(config, stored, settings, folder):
+    """Take the feature flags of a folder's settings where the model, whose flags are `stored`, stores none."""
+    names = [name for name in configuration.flags_stored("features") if settings and name in settings
+             and name not in stored]
+    configuration.adopt(config, {name: settings[name] for name in names}, folder)
+
+
+def check_features(speakers, settings, wanted, folder):
+    """Refuse features made with other settings than the dict `wanted`; return notes on those that do not say how."""
+    for speaker in speakers:
+        frames = speaker.load().shape[2]
+        if frames != wanted["tisv_frame"] and (settings is None or frames != settings.get("tisv_frame")):
+            raise InputError(f"{speaker.path} holds segments of {frames} frames: "
+                             f"--tisv_frame is {wanted['tisv_frame']}")
+    if settings is None:
+        return [f"{folder} does not say how its features were made: each row counts as an utterance"]
+    for name, value in wanted.items():
+        if settings.get(name) != value:
+            raise InputError(f"{folder} was made with --{name} {settings.get(name)}, the model with {value}: "
+                             f"preprocess the audio again with --{name} {value}",
+                             f"{folder} was made with {name} {settings.get(name)}, the model with {value}: enrol from "
+                             "the audio again")
+    return []

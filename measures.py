@@ -1,0 +1,325 @@
+"""Scores and labels → error rates, costs, calibration, intervals.
+
+    eer, threshold = measures.equal_error_rate(scores, labels)
+
+A trial is accepted where its score reaches the threshold; a probe without speech scores -inf, below everything.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import scipy  # loads its parts when they are used
+
+from configuration import InputError
+
+FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
+P_TARGETS = (0.01, 0.05)         # prior probabilities of a target trial in the detection costs
+CURVE = np.linspace(-1, 1, 401)  # thresholds at which a model stores its FAR and FRR
+
+
+def unit_mean(vectors):
+    """Return the mean (D,) of vectors (K, D), scaled to length 1."""
+    mean = np.mean(vectors, axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+# ---- error rates ------------------------------------------------------------------------------------------------
+
+class Trials:
+    """Scored trials, sorted once, whose error rates are asked for under several weights.
+
+    Parameters
+    ----------
+    scores : array-like, shape (n,)
+        -inf for a probe without speech.
+    labels : array-like of bool, shape (n,)
+        True for a target trial.
+
+    Attributes
+    ----------
+    thresholds : np.ndarray, shape (k,)
+        The distinct scores, ascending, and +inf. A trial is accepted where score >= threshold.
+
+    Raises
+    ------
+    InputError
+        If a score is NaN, or target or non-target trials are missing.
+    """
+
+    def __init__(self, scores, labels):
+        scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
+        if np.isnan(scores).any():
+            raise InputError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: there is no error rate")
+        if not labels.any() or labels.all():
+            raise InputError(f"{labels.sum()} target and {(~labels).sum()} non-target trials: error rates need both "
+                             "kinds")
+        self.labels, self.order = labels, np.argsort(scores, kind="stable")
+        distinct, self.starts = np.unique(scores[self.order], return_index=True)
+        self.thresholds = np.append(distinct, np.inf)
+        targets, others = self.counts()
+        kind = np.sign(targets) - np.sign(others)                    # of a distinct score: 1, -1, 0 if it has both
+        self.runs = self.starts[np.append(True, (np.diff(kind) != 0) | (kind[1:] == 0))]
+
+    def counts(self, weights=None, starts=None):
+        """Return the weights of the target and of the non-target trials at each distinct score, (k - 1,) both.
+
+        With `starts` = runs, at each stretch of scores that only targets have, or only non-targets.
+        """
+        starts = self.starts if starts is None else starts
+        weights = np.ones(len(self.order)) if weights is None else weights[self.order]
+        targets = np.add.reduceat(weights * self.labels[self.order], starts)
+        return targets, np.add.reduceat(weights, starts) - targets
+
+    def rates(self, weights=None):
+        """Return FAR and FRR (k,) at the thresholds; `weights` (n,) of the trials are 1 by default."""
+        below = [np.concatenate(([0.0], np.cumsum(part))) for part in self.counts(weights)]
+        return (below[1][-1] - below[1]) / below[1][-1], below[0] / below[0][-1]
+
+
+def error_rates(scores, labels, at=None):
+    """Return thresholds, false-acceptance and false-rejection rates; a trial is accepted where score >= threshold.
+
+    The thresholds are `at` (k,), or those of Trials, which also tells the parameters and what is raised.
+    """
+    trials = Trials(scores, labels)
+    far, frr = trials.rates()
+    if at is None:
+        return trials.thresholds, far, frr
+    index = np.searchsorted(trials.thresholds, at, side="left")
+    return at, far[index], frr[index]
+
+
+def equal_error_rate(scores, labels):
+    """Return the equal error rate, (FAR + FRR) / 2 where |FAR - FRR| is least, and the lowest such threshold."""
+    thresholds, far, frr = error_rates(scores, labels)
+    best = equal_error_index(far, frr)
+    return float(far[best] + frr[best]) / 2, float(thresholds[best])
+
+
+def equal_error_index(far, frr):
+    """Return the first index at which two rates differ least; rounded, so that equal differences tie."""
+    return int(np.argmin(np.round(np.abs(far - frr), 12)))
+
+
+def operating_points(scores, labels, false_alarms=FALSE_ALARMS):
+    """Return thresholds with their error rates: at the EER, and the lowest that keeps FAR within each bound.
+
+    A bound f needs at least 1 / f non-target trials and a threshold among the scores; where it has not, it is left out.
+
+    Returns
+    -------
+    dict
+        {"eer" or str(bound): {"threshold", "far", "frr"}}
+    """
+    thresholds, far, frr = error_rates(scores, labels)
+    n_others = np.size(labels) - np.count_nonzero(labels)
+    chosen = {"eer": equal_error_index(far, frr)}
+    for bound in false_alarms:
+        index = int(np.argmax(far <= bound))
+        if n_others * bound >= 1 and np.isfinite(thresholds[index]):
+            chosen[str(bound)] = index
+    thresholds = np.nan_to_num(thresholds)     # +inf becomes the largest finite number, which JSON can hold
+    return {name: {"threshold": float(thresholds[i]), "far": float(far[i]), "frr": float(frr[i])}
+            for name, i in chosen.items()}
+
+
+def describe_points(points):
+    """Return a line with the thresholds of operating_points, and those that its trials could not show."""
+    names = {"eer": "EER", **{str(bound): f"FAR {bound:.1%}" for bound in FALSE_ALARMS}}
+    found = [f"{label} at {points[name]['threshold']:.4f}" for name, label in names.items() if name in points]
+    absent = [label for name, label in names.items() if name not in points]
+    line = "thresholds: " + (", ".join(found) or "none")
+    return line + (f"; the trials show none for {', '.join(absent)}" if absent else "")
+
+
+def describe_rates(scores, labels, stored=None):
+    """Return the lines on trials, EER, and error rates at the stored threshold."""
+    labels, point = np.asarray(labels), operating_points(scores, labels)["eer"]
+    lines = [f"{labels.sum()} target and {(~labels).sum()} non-target trials",
+             f"EER : {(point['far'] + point['frr']) / 2:.4f} (thres:{point['threshold']:.4f}, FAR:{point['far']:.4f}, "
+             f"FRR:{point['frr']:.4f})"]
+    if stored:
+        threshold = stored["points"]["eer"]["threshold"]
+        _, far, frr = error_rates(scores, labels, at=np.array([threshold]))
+        lines.append(f"at the threshold {threshold:.4f}, measured on {stored['source']}: FAR:{far[0]:.4f}, "
+                     f"FRR:{frr[0]:.4f}")
+    return "\n".join(lines)
+
+
+# ---- costs and calibration --------------------------------------------------------------------------------------
+
+def min_dcf(far, frr, p_target):
+    """Return the least detection cost over the thresholds of `Trials.rates`, C_miss = C_fa = 1, normalised.
+
+    Cost and norm as in NIST's speaker recognition evaluations: 1 is what rejecting or accepting all would cost.
+    """
+    return float(np.min(p_target * frr + (1 - p_target) * far)) / min(p_target, 1 - p_target)
+
+
+def area_under_curve(far, frr):
+    """Return the area under the ROC curve of `Trials.rates`: how often a target scores above a non-target."""
+    return float(-np.trapezoid(1 - frr, far))
+
+
+def miss_rate(far, frr, bound):
+    """Return the FRR at the lowest threshold of `Trials.rates` that keeps FAR within `bound`."""
+    return float(frr[np.argmax(far <= bound)])
+
+
+def llr_costs(llrs, labels):
+    """Return what each trial's log-likelihood ratio (n,), natural logarithm, costs: {measure: costs (n,)}.
+
+    The mean over the target trials plus that over the non-target trials is the measure: "cllr" in bits (Brummer, du
+    Preez 2006, eq. 8; 0 is perfect, 1 is what ratios of 1 cost, an infinitely wrong ratio costs infinity), and the
+    normalised detection cost at the Bayes threshold, log(1 / p - 1), for each prior.
+    """
+    costs = {}
+    for p in P_TARGETS:
+        wrong = (llrs >= np.log(1 / p - 1)) != labels
+        costs[f"act_dcf_{p}"] = wrong * np.where(labels, p, 1 - p) / min(p, 1 - p)
+    return costs | {"cllr": np.logaddexp(0, np.where(labels, -llrs, llrs)) / np.log(4)}
+
+
+def class_means(costs, labels, weights=None):
+    """Return the weighted mean of costs (n,) over target trials plus that over non-target trials."""
+    weights = np.ones(len(costs)) if weights is None else weights
+    parts = weights * labels, weights * ~labels
+    return float(sum(np.sum(part * np.where(part > 0, costs, 0)) / part.sum() for part in parts))  # 0 x infinity is 0
+
+
+def cllr(llrs, labels):
+    """Return the cost of log-likelihood ratios (n,) of trials, in bits; see llr_costs."""
+    llrs, labels = np.asarray(llrs, float), np.asarray(labels, bool)
+    return class_means(llr_costs(llrs, labels)["cllr"], labels)
+
+
+def min_cllr(trials, weights=None):
+    """Return the Cllr of `Trials` after the best monotonic calibration, by pool adjacent violators."""
+    targets, others = trials.counts(weights, trials.runs)
+    kept = targets + others > 0
+    targets, others = targets[kept], others[kept]
+    posterior = scipy.optimize.isotonic_regression(targets / (targets + others), weights=targets + others).x
+    with np.errstate(divide="ignore"):
+        llrs = np.log(posterior) - np.log1p(-posterior) - np.log(targets.sum() / others.sum())
+    labels = np.arange(2 * len(llrs)) < len(llrs)
+    costs = np.logaddexp(0, np.where(labels, -np.tile(llrs, 2), np.tile(llrs, 2))) / np.log(4)
+    return class_means(costs, labels, np.concatenate((targets, others)))
+
+
+def calibrate(scores, labels):
+    """Return scale and offset that turn scores into log-likelihood ratios: logistic regression, both classes alike.
+
+    Trials without a finite score are left out; a mild penalty keeps the scale finite where the classes are separable.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
+    heard = np.isfinite(scores)
+    share = labels[heard].mean()
+    weights = np.where(labels[heard], 0.5 / share, 0.5 / (1 - share))
+    fitted = LogisticRegression(C=1000).fit(scores[heard, np.newaxis], labels[heard], weights)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+# ---- all measures, with intervals -------------------------------------------------------------------------------
+
+def all_measures(trials, weights=None, costs=None):
+    """Return all measures of scored trials.
+
+    Parameters
+    ----------
+    trials : Trials
+    weights : np.ndarray, shape (n,), optional
+        How often each trial counts.
+    costs : dict, optional
+        llr_costs of their calibrated ratios; without them the measures of calibration are left out.
+
+    Returns
+    -------
+    dict
+        Name: figure. A rate at a bound f on the FAR needs 1 / f non-target trials, else it is None.
+    """
+    far, frr = trials.rates(weights)
+    best, others = equal_error_index(far, frr), np.count_nonzero(~trials.labels)
+    found = {"eer": float(far[best] + frr[best]) / 2}
+    found.update({f"min_dcf_{p}": min_dcf(far, frr, p) for p in P_TARGETS})
+    found["auc"] = area_under_curve(far, frr)
+    found.update({f"frr_at_far_{bound}": miss_rate(far, frr, bound) if others * bound >= 1 else None
+                  for bound in FALSE_ALARMS})
+    if costs:
+        found.update({name: class_means(cost, trials.labels, weights) for name, cost in costs.items()})
+        found["min_cllr"] = min_cllr(trials, weights)
+    return found
+
+
+def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
+    """Return 95 % intervals of the measures, resampling speakers.
+
+    Speakers are drawn with replacement; a target trial counts as often as its speaker was drawn, a non-target trial
+    the product of both speakers' counts (as in the pigeonhole bootstrap; Owen 2007).
+
+    Parameters
+    ----------
+    trials : Trials
+    enrolled, probes : np.ndarray of int, shape (n,)
+        The speakers of each trial, numbered from 0.
+    costs : dict, optional
+        As in `all_measures`.
+    resamples, seed : int
+
+    Returns
+    -------
+    dict
+        Name: (low, high); None where a measure is None, and of fewer than three speakers, of whom only one draw holds
+        both kinds of trials.
+    """
+    rng, n_speakers = np.random.default_rng(seed), int(max(enrolled.max(), probes.max())) + 1
+    same, found = enrolled == probes, []
+    if n_speakers < 3:
+        return dict.fromkeys(all_measures(trials, None, costs))
+    while len(found) < resamples:
+        drawn = np.bincount(rng.integers(n_speakers, size=n_speakers), minlength=n_speakers).astype(float)
+        weights = np.where(same, drawn[enrolled], drawn[enrolled] * drawn[probes])
+        if all(part.sum() > 0 for part in trials.counts(weights)):       # else there is nothing to measure
+            found.append(all_measures(trials, weights, costs))
+    return {name: None if value is None else interval([one[name] for one in found]) for name, value in found[0].items()}
+
+
+def interval(values):
+    """Return the 2.5 and 97.5 percentiles of values, which may be infinite."""
+    return float(np.percentile(values, 2.5, method="lower")), float(np.percentile(values, 97.5, method="higher"))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """n scored trials: their names, and the speakers of both sides, numbered from 0."""
+
+    enrolled: list                          # n names of what was enrolled
+    probes: list                            # n names of what was compared with it
+    scores: np.ndarray                      # (n,) -inf for a probe without speech
+    labels: np.ndarray                      # (n,) True for a target trial
+    enrolled_speakers: np.ndarray           # (n,)
+    probe_speakers: np.ndarray              # (n,)
+    vectors: dict                           # {name: d-vector (D,)} of both sides, NaN without speech
+
+    def s_norm(self, cohort, k=200):
+        """Return the scores (n,) after adaptive s-norm with a cohort's d-vectors (C, D): Matejka et al. 2017.
+
+        Each side's k highest scores against the cohort give the mean and deviation that the score is measured by.
+        """
+        names = list(self.vectors)
+        highest = np.sort(np.stack([self.vectors[name] for name in names]) @ cohort.T, axis=1)[:, -k:]    # (U, k)
+        mean, deviation = highest.mean(axis=1), np.maximum(highest.std(axis=1), 1e-6)
+        place = {name: number for number, name in enumerate(names)}
+        sides = [np.array([place[name] for name in side]) for side in (self.enrolled, self.probes)]
+        scores = sum((self.scores - mean[side]) / deviation[side] for side in sides) / 2
+        return np.where(np.isfinite(self.scores), scores, self.scores)
+
+    def figures(self, calibration=None, seed=0):
+        """Return {measure: {"value", "low", "high"}} with 95 % intervals; `calibration` has a scale and an offset."""
+        trials, costs = Trials(self.scores, self.labels), None
+        if calibration:
+            costs = llr_costs(calibration["scale"] * self.scores + calibration["offset"], self.labels)
+        intervals = bootstrap(trials, self.enrolled_speakers, self.probe_speakers, costs=costs, seed=seed)
+        return {name: {"value": value, "low": intervals[name] and intervals[name][0],
+                       "high": intervals[name] and intervals[name][1]}
+                for name, value in all_measures(trials, None, costs).items()}

@@ -1,0 +1,199 @@
+@@SERVICE_HEAD@@
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the window must know of the model. It holds no object of model.py, which would load TensorFlow here too."""
+
+    sr: int                             # Hz
+    threshold: float | None
+    measured: tuple                     # FAR and FRR at the threshold, None where nothing was measured
+    problem: str                        # why there is no threshold
+    rates: list                         # (FAR, FRR) on utils.CURVE
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of a probe: (speaker, score), best first, and seconds of speech; or the problem with it."""
+
+    scores: list
+    seconds: float
+    problem: str
+
+
+def serve(connection, config):
+    """Answer requests, a Service method's name and its arguments, until the window closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the window, which then closes the connection
+    service = Service(config)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            name, arguments = connection.recv()
+            try:
+                reply = "done", getattr(service, name)(*arguments)
+            except (InputError, OSError) as error:
+                reply = "error", str(error)
+            except Exception as error:
+                reply = "error", fault(error)
+            connection.send(reply)
+
+
+def fault(error):
+    """Print the traceback of an error that no user can make, and return a line for the window."""
+    traceback.print_exception(error)
+    return f"this is a fault of the program, {type(error).__name__}: {error} (the terminal shows where)"
+
+
+class Service:
+    """The requests that the window makes; a sound is the path of a recording or samples (S,) at the model's rate."""
+
+    def __init__(self, config):
+        self.config, self.verifier, self.heard, self.probe, self.frames = config, None, {}, None, None
+
+    def enrolled(self):
+        """Return the enrolled speakers, a list of record.Enrolled."""
+        return record.enrolled(self.config)
+
+    def load(self):
+        """Load the model and all that the first verdict and picture need; return Loaded."""
+        import matplotlib.figure  # noqa: F401
+        import sklearn.decomposition  # noqa: F401
+
+        import model
+
+        model.use_cores()
+        problem = ""
+        try:
+            self.verifier = model.Verifier(self.config)
+        except InputError as error:         # no model, or a model without a threshold: that one can still give scores
+            self.config.threshold, problem = 0.0, str(error)
+            self.verifier = model.Verifier(self.config)
+        model.embed(self.verifier.encoder, np.zeros((1, data_preprocess.N_MELS, model.EMBED_FRAMES), np.float32))
+        with contextlib.suppress(InputError):
+            self.voices()
+        point = self.verifier.threshold
+        return Loaded(self.config.sr, None if problem else point.value, (point.far, point.frr), problem,
+                      [self.verifier.rates(value) for value in model.utils.CURVE])
+
+    def voices(self):
+        """Return the Voices of the enrolled speakers; only those whose files have changed are embedded again."""
+        path, fresh = self.config.enroll_path, {}
+        for name, files in data_preprocess.enrolment_sources(path).items():
+            key = (name, *(tuple(data_preprocess.stamp(file)) for file in files))
+            fresh[key] = self.heard.get(key) or self.verifier.voices(path, name)[0]
+        self.heard = fresh
+        return list(fresh.values())
+
+    def sound(self, sound):
+        """Return samples (S,) and where they come from."""
+        if isinstance(sound, str):
+            return data_preprocess.load_audio(sound, self.config.sr), sound
+        return sound, "microphone"
+
+    def enroll(self, speaker, sound):
+        """Add a sound to a speaker's enrolment; return the speaker's name as it is stored."""
+        return record.enroll(self.config, speaker, *self.sound(sound)).stem
+
+    def forget(self, speaker):
+        """Delete a speaker's enrolment."""
+        record.forget(self.config, speaker)
+
+    def verify(self, sound):
+        """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
+        config, (wave, source), self.probe = self.config, self.sound(sound), None
+        record.save_probe(config, wave, source)
+        speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
+        self.frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window,
+                                              hop=config.hop)                           # (T, 40)
+        # What was heard is judged, not what another program may have put into the probe's file by now.
+        self.probe = self.verifier.hear("probe", [("probe", *data_preprocess.speech_segments(wave, config), "")])
+        return self.compare()
+
+    def compare(self):
+        """Return Heard of the probe and the speakers as they are enrolled now, None where there is none."""
+        if not self.probe or not self.enrolled():
+            return None
+        verdict = self.verifier.compare(self.probe, self.voices())
+        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem)
+
+    def draw(self, name, width, height, dpi):
+        """Return a picture as PNG: "spectrum" of the probe, "matrix" or "plane" of the enrolled recordings."""
+        from matplotlib.figure import Figure
+
+        figure = Figure((width / dpi, height / dpi), dpi, layout="compressed")
+        getattr(self, f"draw_{name}")(figure)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=dpi)
+        return picture.getvalue()
+
+    def draw_spectrum(self, figure):
+        """Draw the log-mel spectrogram of the probe's speech."""
+        axes, seconds = figure.add_subplot(), len(self.frames) * self.config.hop
+        axes.imshow(self.frames.T, origin="lower", aspect="auto", cmap="magma",
+                    extent=(0, seconds, 0, data_preprocess.N_MELS))
+        axes.set(xlabel="speech heard (s)", ylabel="mel channel")
+
+    def recordings(self):
+        """Return the Voices that can be compared and the d-vectors (U, D) of all their recordings."""
+        voices = [voice for voice in self.voices() if not voice.problem]
+        vectors = np.concatenate([voice.vectors for voice in voices]) if voices else ()
+        if len(vectors) < 2:
+            raise InputError("at least two recordings must be enrolled to be compared")
+        return voices, vectors
+
+    def draw_matrix(self, figure):
+        """Draw the cosine of every two enrolled recordings as a heat map, the recordings of a speaker together."""
+        voices, vectors = self.recordings()
+        ends = np.cumsum([len(voice.vectors) for voice in voices])
+        axes = figure.add_subplot(title="Likeness of recordings")
+        image = axes.imshow(vectors @ vectors.T, vmin=-1, vmax=1, cmap="RdBu_r")
+        middles = [end - (len(voice.vectors) + 1) / 2 for voice, end in zip(voices, ends, strict=True)]
+        axes.set_yticks(middles, [short(voice.name, 12) for voice in voices])
+        axes.set_xticks([])
+        for end in ends[:-1]:
+            axes.axhline(end - 0.5, color="black", linewidth=0.8)
+            axes.axvline(end - 0.5, color="black", linewidth=0.8)
+        figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, label="cosine: 1 sounds alike")
+
+    def draw_plane(self, figure):
+        """Draw the first two principal components of the d-vectors, a colour per speaker."""
+        from sklearn.decomposition import PCA
+
+        voices, vectors = self.recordings()
+        pca = PCA(2)
+        points = np.split(pca.fit_transform(vectors), np.cumsum([len(voice.vectors) for voice in voices])[:-1])
+        axes = figure.add_subplot(title="Near means alike")
+        for number, (voice, own) in enumerate(zip(voices, points, strict=True)):                # own: (U, 2)
+            axes.scatter(*own.T, s=36, color=f"C{number % 10}", label=short(voice.name, 12))
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        x, y = pca.explained_variance_ratio_
+        axes.set(xlabel=f"first component ({x:.0%})", ylabel=f"second component ({y:.0%})")
+        axes.margins(0.1)
+
+
+class Engine:
+    """The window's end of the model's process: engine(name, *arguments) waits for the answer of that request."""
+
+    def __init__(self, config):
+        context = multiprocessing.get_context("spawn")      # a fork would inherit the window's connection to its screen
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, config), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def __call__(self, name, *arguments):
+        """Return the answer; InputError where the request fails or the process has ended. One thread at a time."""
+        try:
+            self.connection.send((name, arguments))
+            kind, value = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise InputError("the model's process has ended, most likely for lack of memory: close this window and "
+                             "open it again") from error
+        if kind == "error":
+            raise InputError(value)
+        return value
+
+    def close(self):
+        """End the process; it may finish the file that it is writing."""
+        self.connection.close()
+        self.process.join(PATIENCE_SECONDS)
+        self.process.kill()
+        self.process.join()

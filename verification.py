@@ -1,0 +1,334 @@
+"""Enrolments, probes, verdicts: is it the same person, or who of several is it?
+
+    verifier = verification.Verifier(config)
+    voices = verifier.voices("./enroll")
+    for probe in verifier.probes("other.wav"):
+        print(verifier.compare(probe, voices))
+"""
+import json
+import pathlib
+import sys
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+
+import audio
+import configuration
+import embedding
+import features
+import measures
+from configuration import InputError
+from features import normal_form
+
+
+# ---- what is enrolled, what is a probe --------------------------------------------------------------------------
+
+def enrolment_sources(path):
+    """Return {speaker: files} of an enrolment, each file a recording or a .npy of features.
+
+    A file is one speaker. In a folder, the audio directly in it is one, named after it; each sub-folder with audio and
+    each .npy is one.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise InputError(f"--enroll_path is {path}: there is no such file or folder; enrol with python record.py",
+                         "Nobody is enrolled yet.")
+    if path.is_file():
+        return {normal_form(path.stem): [path]}
+    sources = {}
+    for item in features.visible_paths(path):
+        if item.is_dir() and audio.audio_files(item)[0]:
+            add_source(sources, item.name, [item / file for file in audio.audio_files(item)[0]])
+        elif item.suffix == ".npy":
+            add_source(sources, item.stem, [item])
+    direct = [item for item in features.visible_paths(path) if item.is_file() and item.suffix.lower() in audio.SUFFIXES]
+    if direct:
+        add_source(sources, path.resolve().name, direct)
+    if not sources:
+        raise InputError(f"--enroll_path is {path}: it holds neither recordings nor features; enrol with "
+                         "python record.py", "Nobody is enrolled yet.")
+    return sources
+
+
+def add_source(sources, name, files):
+    """Add a speaker's files; InputError where the name is taken."""
+    if normal_form(name) in sources:
+        raise InputError(f"{files[0]} and {sources[normal_form(name)][0]} are two enrolments of one name: rename one")
+    sources[normal_form(name)] = files
+
+
+def probe_files(path):
+    """Return the probes of a file or folder: recordings at any depth, and .npy files of features."""
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise InputError(f"--verify_path is {path}: there is no such file or folder; record a probe with "
+                         "python record.py --verify True")
+    if path.is_file():
+        return [path]
+    files = [path / file for file in audio.audio_files(path)[0]] + sorted(path.glob("*.npy"))
+    if not files:
+        raise InputError(f"--verify_path is {path}: it holds neither recordings nor features")
+    return files
+
+
+# ---- verdicts ---------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Voice:
+    """What was heard of a speaker, or of a probe: U recordings with speech."""
+
+    name: str
+    files: list                 # U names of recordings
+    vectors: np.ndarray         # (U, D) their d-vectors
+    seconds: float              # of speech
+    lost: list                  # recordings that gave nothing, and why
+    problem: str = ""           # why it cannot be compared
+
+    @property
+    def centroid(self):
+        """The normalised mean (D,) of the d-vectors."""
+        return measures.unit_mean(self.vectors)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A score from which on a probe is accepted, and the error rates measured there; None where nothing was."""
+
+    value: float
+    far: float | None
+    frr: float | None
+    source: str
+
+    def __str__(self):
+        """Return it as a verdict prints it."""
+        rates = f": FAR {self.far:.2%}, FRR {self.frr:.2%}" if self.far is not None else ", error rates not measured"
+        return f"{self.value:.4f} ({self.source}{rates})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A probe against the best of the enrolled speakers, or why there is no verdict."""
+
+    probe: str
+    problem: str = ""
+    speaker: str = ""
+    score: float | None = None
+    llr: float | None = None            # log-likelihood ratio of the same to different persons, natural logarithm
+    threshold: Threshold | None = None
+    enrolled_seconds: float = 0.0
+    probe_seconds: float = 0.0
+    scores: list = field(default_factory=list)      # (speaker, score), best first
+
+    @property
+    def same(self):
+        """Whether the score reaches the threshold."""
+        return self.score is not None and self.score >= self.threshold.value
+
+    @property
+    def decision(self):
+        """The verdict in words."""
+        return self.problem or ("Same person" if self.same else "Different person")
+
+    def as_dict(self):
+        """Return it as plain values, for JSON."""
+        threshold = asdict(self.threshold) if self.threshold else {"value": None}
+        return {**asdict(self), "decision": self.decision, "same": self.same, "threshold": threshold.pop("value"),
+                **threshold, "scores": dict(self.scores)}
+
+    def __str__(self):
+        """Return what the shell and the window print."""
+        if self.problem:
+            return printable(f"{self.probe}: {self.problem}")
+        probe, speaker = self.probe_seconds, self.enrolled_seconds
+        llr = "" if self.llr is None else f", log-likelihood ratio {self.llr:.2f}"
+        lines = [f"{self.decision}: {self.probe} and {self.speaker}",
+                 f"  score {self.score:.4f}{llr}, threshold {self.threshold}",
+                 f"  speech: {probe:.1f} s of {self.probe}, {speaker:.1f} s of {self.speaker}"]
+        if len(self.scores) > 1:
+            if self.threshold.far is not None:
+                n, chance = len(self.scores), 1 - (1 - self.threshold.far) ** len(self.scores)
+                lines.append(f"  FAR is that of one comparison: a stranger passes as one of these {n} in up to "
+                             f"{chance:.0%} of the cases")
+            lines += [f"  {score:7.4f}  {speaker}" for speaker, score in self.scores]
+        return "\n".join(map(printable, lines))
+
+
+def printable(text):
+    """Return a text with its control characters escaped: file names may hold some."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def choose_threshold(config, model_num):
+    """Return the Threshold that --threshold, --far or, without them, the model's EER gives; it needs no encoder.
+
+    Raises InputError where the model stores none for its checkpoint model_num.
+    """
+    measured = embedding.load_thresholds(config.model_path, model_num)
+    if config.threshold is not None:
+        return Threshold(config.threshold, *rates_at(measured, config.threshold), "given by --threshold")
+    points = measured["points"] if measured else {}
+    wanted = "eer" if config.far is None else str(config.far)
+    if wanted in points:
+        label = "EER" if config.far is None else f"FAR {config.far:.2g}"
+        point = points[wanted]
+        return Threshold(point["threshold"], point["far"], point["frr"], f"{label} of {measured['source']}")
+    flags = "" if config.far is None else f"--far is {config.far}: "
+    stored = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
+    remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
+    raise InputError(f"{flags}{config.model_path} stores {stored} for checkpoint {model_num}; {remedy}, or give "
+                     "--threshold", f"The model stores {stored}; {remedy}.")
+
+
+def rates_at(measured, value):
+    """Return FAR and FRR at a threshold, read off the curve of thresholds.json; None, None where there is none."""
+    if not measured or "curve" not in measured:
+        return None, None
+    return tuple(float(np.interp(value, measures.CURVE, measured["curve"][name])) for name in ("far", "frr"))
+
+
+class Verifier:
+    """A loaded model that compares voices. `config` takes the model's feature flags; `notes` says what must be known.
+
+    Raises InputError if there is no model in config.model_path, or config.threshold, config.far and the model leave
+    the threshold open.
+    """
+
+    def __init__(self, config):
+        self.encoder, stored = embedding.open_model(config)
+        self.config, self.settings = config, features.feature_settings(config)
+        self.measured = embedding.load_thresholds(config.model_path, config.model_num)
+        self.threshold = choose_threshold(config, config.model_num)
+        self.notes = embedding.model_notes(config, stored)
+
+    def rates(self, value):
+        """Return FAR and FRR measured at a threshold; None, None where the model stores none."""
+        return rates_at(self.measured, value)
+
+    def llr(self, score):
+        """Return the log-likelihood ratio of a score, None where the model stores no calibration."""
+        calibration = (self.measured or {}).get("calibration")
+        return calibration and calibration["scale"] * score + calibration["offset"]
+
+    def voices(self, path, speaker=None):
+        """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
+
+        Audio directly in the folder is one speaker, named after it; each sub-folder and each .npy is a speaker.
+        """
+        sources = enrolment_sources(path)
+        if speaker is not None:
+            name = features.normal_form(speaker)
+            if name not in sources:
+                raise InputError(f"--speaker is {speaker}: {path} has {', '.join(sources)}")
+            sources = {name: sources[name]}
+        return [self.hear(name, [part for file in files for part in self.read(file)])
+                for name, files in sources.items()]
+
+    def probes(self, path):
+        """Yield a Voice per recording of a file or folder; each may have a problem."""
+        path = pathlib.Path(path)
+        for file in probe_files(path):
+            name = file.relative_to(path).as_posix() if file != path else file.name
+            try:
+                parts = list(self.read(file))
+            except InputError as error:
+                if file == path:
+                    raise
+                yield Voice(name, [], np.empty((0, 0)), 0.0, [], str(error))
+                continue
+            for part in parts:
+                yield self.hear(name if len(parts) == 1 else f"{name}/{part[0]}", [part])
+
+    def read(self, path):
+        """Yield (file, segments (K, 40, frames), seconds of speech, why it gave none) of audio or of a feature file."""
+        if path.suffix != ".npy":
+            self.notes += audio.bandwidth_notes(path, self.config.sr)
+            cuts, entry = audio.read_utterance(path, self.config)
+            if len(cuts) and audio.is_steady(cuts):
+                cuts, entry = (), {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
+            yield path.name, cuts, entry["speech_seconds"], entry["dropped"]
+            return
+        record = features.read_record(path) or {}
+        settings = record.get("settings") or features.read_settings(path.parent)
+        speaker = features.read_speaker(path, described=bool(settings))
+        self.notes += features.check_features([speaker], settings, self.settings, path)
+        segments = speaker.load()
+        if not np.isfinite(segments).all():
+            raise InputError(f"{path} holds numbers that are not finite: make it again")
+        row_seconds = 0.0 if settings else segments.shape[2] * self.config.hop      # an ancestor's row is all speech
+        for utterance in speaker.utterances:
+            yield (utterance.file, segments[utterance.first:utterance.first + utterance.count],
+                   utterance.speech_seconds or row_seconds, utterance.dropped)
+
+    def hear(self, name, recordings):
+        """Return the Voice of some recordings, each as `read` yields it."""
+        heard = [(file, segments, seconds) for file, segments, seconds, reason in recordings if not reason]
+        lost = [f"{file} {reason}" for file, _, _, reason in recordings if reason]
+        vectors = [embedding.embed(self.encoder, segments) for _, segments, _ in heard]
+        voice = Voice(name, [file for file, _, _ in heard], np.array(vectors), sum(part[2] for part in heard), lost)
+        faint = sum(seconds for _, _, seconds, reason in recordings if reason)
+        if voice.seconds >= self.config.min_speech:
+            return voice
+        problem = f"too little speech, {voice.seconds + faint:.1f} s; --min_speech is {self.config.min_speech:g} s"
+        if not voice.seconds + faint:
+            problem = "no speech" + (f": {lost[0]}" if lost else "")
+        return replace(voice, problem=problem)
+
+    def compare(self, probe, voices, threshold=None):
+        """Return the Verdict on a probe, a Voice, against enrolled Voices; those with a problem are left out.
+
+        `threshold` is a Threshold; without it, the verifier's own.
+        """
+        voices = [voice for voice in voices if not voice.problem]
+        if not voices:
+            raise InputError("there is no enrolled speaker to compare with")
+        if probe.problem:
+            return Verdict(probe.name, probe.problem)
+        scores = [float(probe.centroid @ voice.centroid) for voice in voices]
+        order = sorted(range(len(voices)), key=lambda index: -scores[index])
+        best = voices[order[0]]
+        score = scores[order[0]]
+        return Verdict(probe.name, "", best.name, score, self.llr(score), threshold or self.threshold, best.seconds,
+                       probe.seconds, [(voices[index].name, scores[index]) for index in order])
+
+
+def open_enrolment(config):
+    """Return a Verifier, and the Voices of config.enroll_path, or that of --speaker if typed.
+
+    Enrolments that give no speech are named on standard error; InputError where all do, and see Verifier.
+    """
+    verifier = Verifier(config)
+    voices = verifier.voices(config.enroll_path, config.speaker if "speaker" in config.given else None)
+    problems = [f"{voice.name}: {voice.problem}" for voice in voices if voice.problem]
+    if len(problems) == len(voices):
+        raise InputError(f"--enroll_path is {config.enroll_path}: {'; '.join(problems)}")
+    configuration.print_skipped(problems + [f"{voice.name}: {line}" for voice in voices for line in voice.lost
+                                            if not voice.problem])
+    return verifier, voices
+
+
+def verify(config, verifier, voices, recording=None):
+    """Compare the probes of config.verify_path with what `open_enrolment` returned; yield Verdicts as they are made.
+
+    With a recording, as Verifier.read yields it, that is the probe.
+    """
+    probes = [verifier.hear(recording[0], [recording])] if recording else verifier.probes(config.verify_path)
+    for probe in probes:
+        yield verifier.compare(probe, voices)
+
+
+def print_verdicts(config, verifier, voices, recording=None):
+    """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict."""
+    verdicts = []
+    for verdict in verify(config, verifier, voices, recording):
+        verdicts.append(verdict)
+        if not config.json:
+            print(verdict, flush=True)
+    notes = list(dict.fromkeys(verifier.notes))
+    if config.json:
+        print(json.dumps({"model": str(config.model_path), "model_num": config.model_num, "notes": notes,
+                          "verdicts": [verdict.as_dict() for verdict in verdicts]}))
+    for note in notes:
+        print("note:", note, file=sys.stderr)
+    if any(verdict.problem for verdict in verdicts):
+        return 2
+    return 0 if all(verdict.same for verdict in verdicts) else 1
