@@ -14,10 +14,10 @@ import re
 import sys
 
 import numpy as np
-import scipy.fft
+import scipy  # loads its parts when they are used
 import soundfile
 
-from configuration import InputError
+from configuration import InputError, LazyModule
 
 N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that an embedding reads
@@ -77,7 +77,7 @@ def import_librosa():
     return librosa
 
 
-librosa = import_librosa()
+librosa = LazyModule(import_librosa)
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------

@@ -465,15 +465,18 @@ def tensorflow():
         raise InputError(f"training needs TensorFlow ({error}): pip install -r requirements.txt") from error
 
 
-class LazyTensorFlow:
-    """TensorFlow's module, which loads when something of it is used: who only listens never does."""
+class LazyModule:
+    """A module that load() returns when something of it is used for the first time."""
+
+    def __init__(self, load):
+        self.load = functools.cache(load)
 
     def __getattr__(self, name):
-        """Return an attribute of TensorFlow."""
-        return getattr(tensorflow(), name)
+        """Return an attribute of the module."""
+        return getattr(self.load(), name)
 
 
-tf = LazyTensorFlow()
+tf = LazyModule(tensorflow)      # who only listens never loads it
 
 
 def versions():

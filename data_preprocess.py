@@ -67,33 +67,26 @@ def folders_by_name(folders):
     return speakers
 
 
-def size_and_time(path):
-    """Return size and time of a file, which tell that it changed; zeros for a link into nothing."""
-    try:
-        status = path.stat()
-    except OSError:
-        return [0, 0]
-    return [status.st_size, status.st_mtime_ns]
-
-
 def process_speaker(name, source, folder, config):
     """Make <name>.npy and <name>.json from a speaker's folder, unless they are there and nothing changed.
 
     Returns the record that the .json holds; under "kept", why the features of audio that is gone were left.
     """
-    features, description = pathlib.Path(folder) / f"{name}.npy", pathlib.Path(folder) / f"{name}.json"
+    path = pathlib.Path(folder, f"{name}.npy")
     files, others = audio.audio_files(source)
-    stamps = [size_and_time(source / file) for file in files]
-    old = features.read_record(description)
+    stamps = [features.size_and_time(source / file) for file in files]
+    old = features.read_record(path)
+    if old and not {"segments", "source", "settings", "ignored"} <= old.keys():
+        raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
     if old and old["segments"] and not files:
-        return {**old, "kept": f"{source} holds no audio any more; {features} is kept, delete it if it is not wanted"}
-    if old and unchanged(old, source, files, stamps, config) and features.exists() == (old["segments"] > 0):
+        return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
+    if old and unchanged(old, source, files, stamps, config) and path.exists() == (old["segments"] > 0):
         return old
 
     parts, utterances = [], []
-    for file, mark in zip(files, stamps, strict=True):
+    for file, stamp in zip(files, stamps, strict=True):
         cuts, entry = audio.read_utterance(source / file, config)
-        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": mark})
+        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp})
         if len(cuts):
             parts.append(cuts)
     record = {"speaker": name, "source": str(source.resolve()), "segments": sum(map(len, parts)),
@@ -104,7 +97,7 @@ def process_speaker(name, source, folder, config):
 
 def unchanged(old, source, files, stamps, config):
     """Tell whether a record is of these files and settings; InputError if it is of another corpus's speaker."""
-    before = [(entry["file"], entry["stamp"]) for entry in old["utterances"]]
+    before = [(entry["file"], entry.get("stamp")) for entry in old["utterances"]]
     now = list(zip(files, stamps, strict=True))
     if old["source"] != str(source.resolve()) and before and not any(pair in before for pair in now):
         raise InputError(f"{source} and {old['source']} are speakers of one name: rename a folder, or name new folders "
@@ -237,7 +230,7 @@ def work(config):
 
 def main(argv=None):
     """Run the command line; return the exit code."""
-    return configuration.run(work, argv)
+    return configuration.run(work, argv, "data_preprocess", __doc__)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,15 @@ def visible_paths(folder):
     return sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
 
 
+def size_and_time(path):
+    """Return size and time of a file, which tell that it changed; zeros for a link into nothing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
 # ---- one speaker ------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -93,6 +102,12 @@ def open_features(path, mmap_mode="r"):
 
 def parse_record(record):
     """Check what the .json beside a speaker's features holds, and return it."""
+    kinds = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list}
+    for name in kinds.keys() & record.keys():
+        if type(record[name]) is not kinds[name]:
+            raise ValueError(f"{name} is {record[name]!r}")
+    for name, number in record.get("ignored", {}).items():
+        int(number), str(name)
     utterances = [parse_utterance(entry) for entry in record["utterances"]]
     first = 0
     for utterance in utterances:

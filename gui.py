@@ -3,26 +3,23 @@
     python gui.py
     python gui.py --model_path ./model --device 3 --seconds 5
 
-The window shows at once and stays awake: the model lives in a process of its own (`serve`), which also draws the
+The window shows at once and stays awake: the model lives in a process of its own (service.py), which also draws the
 pictures, and whatever takes time is asked of it, or of the microphone, by one worker thread.
 """
 import contextlib
-import io
 import math
-import multiprocessing
 import queue
-import signal
 import sys
 import threading
-import traceback
-from dataclasses import dataclass
 
-import numpy as np
-
+import audio
 import configuration
-import data_preprocess
+import embedding
+import features
 import record
+import service
 from configuration import InputError
+from service import shortened
 
 try:
     import tkinter as tk
@@ -33,220 +30,13 @@ except ModuleNotFoundError:         # some systems package it apart from Python;
 
 QUIET_DB, LOUD_DB = -45, -8      # speech lies between them, in dB of full scale
 POLL_MS = 30                 # the window looks this often for what its worker has done
-PATIENCE_SECONDS = 2.0       # the model's process may finish a file for this long when the window closes
 PAPER, CARD, INK, MUTED, LINE, ACCENT = "#eef1f4", "#ffffff", "#1b2430", "#566170", "#c3cbd5", "#1a5fb4"
 GOOD, BAD, GOOD_TINT, BAD_TINT, TINT = "#18733a", "#b3261e", "#d5efdd", "#fbdedb", "#d6e4f7"
 DEFAULT_DEVICE = "System default"
-SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(data_preprocess.SUFFIXES))), ("All files", "*")]
-
-
-# ---- the model's process ----------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Loaded:
-    """What the window must know of the model. It holds no object of model.py, which would load TensorFlow here too."""
-
-    sr: int                             # Hz
-    threshold: float | None
-    measured: tuple                     # FAR and FRR at the threshold, None where nothing was measured
-    problem: str                        # why there is no threshold
-    rates: list                         # (FAR, FRR) on utils.CURVE
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What became of a probe: (speaker, score), best first, and seconds of speech; or the problem with it."""
-
-    scores: list
-    seconds: float
-    problem: str
-
-
-def serve(connection, config):
-    """Answer requests, a Service method's name and its arguments, until the window closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the window, which then closes the connection
-    service = Service(config)
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            name, arguments = connection.recv()
-            try:
-                reply = "done", getattr(service, name)(*arguments)
-            except (InputError, OSError) as error:
-                reply = "error", str(error)
-            except Exception as error:
-                reply = "error", fault(error)
-            connection.send(reply)
-
-
-def fault(error):
-    """Print the traceback of an error that no user can make, and return a line for the window."""
-    traceback.print_exception(error)
-    return f"this is a fault of the program, {type(error).__name__}: {error} (the terminal shows where)"
-
-
-class Service:
-    """The requests that the window makes; a sound is the path of a recording or samples (S,) at the model's rate."""
-
-    def __init__(self, config):
-        self.config, self.verifier, self.heard, self.probe, self.frames = config, None, {}, None, None
-
-    def enrolled(self):
-        """Return the enrolled speakers, a list of record.Enrolled."""
-        return record.enrolled(self.config)
-
-    def load(self):
-        """Load the model and all that the first verdict and picture need; return Loaded."""
-        import matplotlib.figure  # noqa: F401
-        import sklearn.decomposition  # noqa: F401
-
-        import model
-
-        model.use_cores()
-        problem = ""
-        try:
-            self.verifier = model.Verifier(self.config)
-        except InputError as error:         # no model, or a model without a threshold: that one can still give scores
-            self.config.threshold, problem = 0.0, str(error)
-            self.verifier = model.Verifier(self.config)
-        model.embed(self.verifier.encoder, np.zeros((1, data_preprocess.N_MELS, model.EMBED_FRAMES), np.float32))
-        with contextlib.suppress(InputError):
-            self.voices()
-        point = self.verifier.threshold
-        return Loaded(self.config.sr, None if problem else point.value, (point.far, point.frr), problem,
-                      [self.verifier.rates(value) for value in model.utils.CURVE])
-
-    def voices(self):
-        """Return the Voices of the enrolled speakers; only those whose files have changed are embedded again."""
-        path, fresh = self.config.enroll_path, {}
-        for name, files in data_preprocess.enrolment_sources(path).items():
-            key = (name, *(tuple(data_preprocess.stamp(file)) for file in files))
-            fresh[key] = self.heard.get(key) or self.verifier.voices(path, name)[0]
-        self.heard = fresh
-        return list(fresh.values())
-
-    def sound(self, sound):
-        """Return samples (S,) and where they come from."""
-        if isinstance(sound, str):
-            return data_preprocess.load_audio(sound, self.config.sr), sound
-        return sound, "microphone"
-
-    def enroll(self, speaker, sound):
-        """Add a sound to a speaker's enrolment; return the speaker's name as it is stored."""
-        return record.enroll(self.config, speaker, *self.sound(sound)).stem
-
-    def forget(self, speaker):
-        """Delete a speaker's enrolment."""
-        record.forget(self.config, speaker)
-
-    def verify(self, sound):
-        """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
-        config, (wave, source), self.probe = self.config, self.sound(sound), None
-        record.save_probe(config, wave, source)
-        speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
-        self.frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window,
-                                              hop=config.hop)                           # (T, 40)
-        # What was heard is judged, not what another program may have put into the probe's file by now.
-        self.probe = self.verifier.hear("probe", [("probe", *data_preprocess.speech_segments(wave, config), "")])
-        return self.compare()
-
-    def compare(self):
-        """Return Heard of the probe and the speakers as they are enrolled now, None where there is none."""
-        if not self.probe or not self.enrolled():
-            return None
-        verdict = self.verifier.compare(self.probe, self.voices())
-        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem)
-
-    def draw(self, name, width, height, dpi):
-        """Return a picture as PNG: "spectrum" of the probe, "matrix" or "plane" of the enrolled recordings."""
-        from matplotlib.figure import Figure
-
-        figure = Figure((width / dpi, height / dpi), dpi, layout="compressed")
-        getattr(self, f"draw_{name}")(figure)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=dpi)
-        return picture.getvalue()
-
-    def draw_spectrum(self, figure):
-        """Draw the log-mel spectrogram of the probe's speech."""
-        axes, seconds = figure.add_subplot(), len(self.frames) * self.config.hop
-        axes.imshow(self.frames.T, origin="lower", aspect="auto", cmap="magma",
-                    extent=(0, seconds, 0, data_preprocess.N_MELS))
-        axes.set(xlabel="speech heard (s)", ylabel="mel channel")
-
-    def recordings(self):
-        """Return the Voices that can be compared and the d-vectors (U, D) of all their recordings."""
-        voices = [voice for voice in self.voices() if not voice.problem]
-        vectors = np.concatenate([voice.vectors for voice in voices]) if voices else ()
-        if len(vectors) < 2:
-            raise InputError("at least two recordings must be enrolled to be compared")
-        return voices, vectors
-
-    def draw_matrix(self, figure):
-        """Draw the cosine of every two enrolled recordings as a heat map, the recordings of a speaker together."""
-        voices, vectors = self.recordings()
-        ends = np.cumsum([len(voice.vectors) for voice in voices])
-        axes = figure.add_subplot(title="Likeness of recordings")
-        image = axes.imshow(vectors @ vectors.T, vmin=-1, vmax=1, cmap="RdBu_r")
-        middles = [end - (len(voice.vectors) + 1) / 2 for voice, end in zip(voices, ends, strict=True)]
-        axes.set_yticks(middles, [short(voice.name, 12) for voice in voices])
-        axes.set_xticks([])
-        for end in ends[:-1]:
-            axes.axhline(end - 0.5, color="black", linewidth=0.8)
-            axes.axvline(end - 0.5, color="black", linewidth=0.8)
-        figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, label="cosine: 1 sounds alike")
-
-    def draw_plane(self, figure):
-        """Draw the first two principal components of the d-vectors, a colour per speaker."""
-        from sklearn.decomposition import PCA
-
-        voices, vectors = self.recordings()
-        pca = PCA(2)
-        points = np.split(pca.fit_transform(vectors), np.cumsum([len(voice.vectors) for voice in voices])[:-1])
-        axes = figure.add_subplot(title="Near means alike")
-        for number, (voice, own) in enumerate(zip(voices, points, strict=True)):                # own: (U, 2)
-            axes.scatter(*own.T, s=36, color=f"C{number % 10}", label=short(voice.name, 12))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
-        x, y = pca.explained_variance_ratio_
-        axes.set(xlabel=f"first component ({x:.0%})", ylabel=f"second component ({y:.0%})")
-        axes.margins(0.1)
-
-
-class Engine:
-    """The window's end of the model's process: engine(name, *arguments) waits for the answer of that request."""
-
-    def __init__(self, config):
-        context = multiprocessing.get_context("spawn")      # a fork would inherit the window's connection to its screen
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, config), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def __call__(self, name, *arguments):
-        """Return the answer; InputError where the request fails or the process has ended. One thread at a time."""
-        try:
-            self.connection.send((name, arguments))
-            kind, value = self.connection.recv()
-        except (EOFError, OSError) as error:
-            raise InputError("the model's process has ended, most likely for lack of memory: close this window and "
-                             "open it again") from error
-        if kind == "error":
-            raise InputError(value)
-        return value
-
-    def close(self):
-        """End the process; it may finish the file that it is writing."""
-        self.connection.close()
-        self.process.join(PATIENCE_SECONDS)
-        self.process.kill()
-        self.process.join()
+SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(audio.SUFFIXES))), ("All files", "*")]
 
 
 # ---- drawing ----------------------------------------------------------------------------------------------------
-
-def short(name, length=18):
-    """Return a name cut to a length in characters."""
-    return name if len(name) <= length else f"{name[:length - 1]}…"
-
 
 class Board:
     """A canvas on which level meter, score scale and bars are drawn; its unit is the height of a line of text."""
@@ -320,12 +110,12 @@ class Board:
     def bars(self, scores, threshold, chosen):
         """Draw (name, score) as bars, as many as there is room for, with the threshold across."""
         line, shown = self.line, scores[:max(1, int(self.canvas.winfo_height() / self.line - 1.6))]
-        left = max(nametofont("TkHeadingFont").measure(short(name)) for name, _ in shown) + 0.5 * line
+        left = max(nametofont("TkHeadingFont").measure(shortened(name)) for name, _ in shown) + 0.5 * line
         x = self.axis(min(0, *(score for _, score in shown), threshold or 0) - 0.02, 1, left, 2.5 * line)
         for row, (name, score) in enumerate(shown):
             y, font = (row + 0.6) * line, "TkHeadingFont" if name == chosen else "TkDefaultFont"
             colour = GOOD if threshold is not None and score >= threshold else "#8b97a6"
-            self.text(left, y, short(name), anchor="e", font=font)
+            self.text(left, y, shortened(name), anchor="e", font=font)
             self.box(x(min(0, score)), y - 0.36 * line, x(max(0, score)), y + 0.36 * line, colour)
             self.text(self.canvas.winfo_width() - line, y, f"{score:.2f}", anchor="e", font=font)
         bottom = (len(shown) + 0.2) * line
@@ -385,7 +175,7 @@ class App:
     recorder : callable
         As record.record.
     verifier : callable
-        As Engine: answers a Service method's name and arguments, and raises InputError.
+        As service.Engine: answers a Service method's name and arguments, and raises InputError.
     devices : callable
         As record.devices.
     """
@@ -565,7 +355,7 @@ class App:
             except (InputError, OSError) as error:
                 self.results.put((failed, (str(error),)))
             except Exception as error:
-                self.results.put((failed, (fault(error),)))
+                self.results.put((failed, (service.fault(error),)))
 
     def poll(self):
         """Take what the worker has done."""
@@ -579,7 +369,7 @@ class App:
         if kind is KeyboardInterrupt:
             self.close()
         else:
-            self.say(str(error) if isinstance(error, InputError) else fault(error), BAD)
+            self.say(str(error) if isinstance(error, InputError) else service.fault(error), BAD)
 
     def close(self):
         """Stop recording and close the window."""
@@ -607,11 +397,11 @@ class App:
 
     def update(self):
         """Show all that follows from the speakers, the one chosen, the verdict and the threshold."""
-        name, chosen = data_preprocess.composed(self.name.get()).strip(), self.chosen()
+        name, chosen = features.normal_form(self.name.get()).strip(), self.chosen()
         known = name in self.people
-        self.title.configure(text=f"Add a recording of {short(name, 14)}" if known else "Enrol a new speaker")
+        self.title.configure(text=f"Add a recording of {shortened(name, 14)}" if known else "Enrol a new speaker")
         self.enroll_button.configure(text="Add recording" if known else "Enrol")
-        self.claim_button.configure(text=f"Is it {short(chosen)}?" if chosen else "Is it …?")
+        self.claim_button.configure(text=f"Is it {shortened(chosen)}?" if chosen else "Is it …?")
         idle = not self.busy
         for button, possible in ((self.new_button, idle), (self.forget_button, idle and chosen),
                                  (self.enroll_button, idle), (self.enroll_file_button, idle),
@@ -634,7 +424,7 @@ class App:
             (self.problem and not self.loaded, "No model", self.problem),
             (not self.people, "Nobody is enrolled yet", "Type a name on the left and press Enrol, then speak."),
             (not who and not chosen, "Is it …?", "Choose a speaker on the left, or ask who it is."),
-            (not self.heard, "Who is it?" if who else f"Is it {short(chosen)}?",
+            (not self.heard, "Who is it?" if who else f"Is it {shortened(chosen)}?",
              "Press Record and speak, or open a file."),
             (self.heard and self.heard.problem, "No verdict", self.heard and self.heard.problem))
         for holds, headline, detail in states:
@@ -649,7 +439,7 @@ class App:
             return "No verdict", MUTED, f"What is enrolled of {name} cannot be compared: add a recording."
         if value is None:
             return f"Score {score:.2f}", MUTED, f"There is no verdict without a threshold: {self.problem}"
-        yes, no = (f"It is {short(name)}", "None of them") if who else ("Same person", "Different person")
+        yes, no = (f"It is {shortened(name)}", "None of them") if who else ("Same person", "Different person")
         detail = (f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech "
                   "heard.")
         return (yes, GOOD, detail) if score >= value else (no, BAD, detail)
@@ -688,8 +478,8 @@ class App:
 
     def enroll(self, path=None):
         """Add a recording to the speaker named, from a file or the microphone."""
-        name = data_preprocess.speaker_name(self.name.get().strip())
-        self.take(f"Recording an enrolment of {short(name)}.", path, lambda sound: self.verifier("enroll", name, sound),
+        name = features.speaker_name(self.name.get().strip())
+        self.take(f"Recording an enrolment of {shortened(name)}.", path, lambda sound: self.verifier("enroll", name, sound),
                   lambda name: self.refresh(" ".join([f"A recording of {name} is enrolled.", *self.notes]), name))
 
     def verify(self, path=None):
@@ -712,7 +502,7 @@ class App:
             return work(sound)
 
         self.cancelled.clear()
-        self.notes = data_preprocess.narrow(path, self.sr) if path else []      # what must be known of its scores
+        self.notes = audio.bandwidth_notes(path, self.sr) if path else []      # what must be known of its scores
         self.say(" ".join(self.notes), INK)
         self.tabs.select(0)
         self.focus = self.root.focus_get()
@@ -723,11 +513,11 @@ class App:
 
     def length(self):
         """Return the length of a recording in seconds; InputError where it is not one."""
-        low, high, what = configuration.RANGES["seconds"]
+        flag = configuration.flags()["seconds"]
         with contextlib.suppress(ValueError):
-            if low <= float(self.seconds.get()) <= high:
+            if not flag.problem(float(self.seconds.get())):
                 return float(self.seconds.get())
-        raise InputError(f"recording length is {self.seconds.get()!r}: {what}")
+        raise InputError(f"recording length is {self.seconds.get()!r}: {flag.range_text()}")
 
     def begin(self, busy, headline):
         """Show what goes on: busy with a "recording", or with "work" that cannot be cancelled."""
@@ -860,19 +650,19 @@ def work(config):
         root = tk.Tk()
     except tk.TclError as error:
         raise InputError(f"no display: {error}") from error
-    configuration.choose_model(config)
-    engine = Engine(config)
+    embedding.choose_model(config)
+    engine = service.Engine(config)
     try:
         app = App(root, config, record.record, engine, record.devices)
         root.mainloop()
     finally:
         engine.close()
-    app.worker.join(PATIENCE_SECONDS)
+    app.worker.join(service.PATIENCE_SECONDS)
 
 
 def main(argv=None):
     """Run the command line; return the exit code."""
-    return configuration.run(work, argv)
+    return configuration.run(work, argv, "gui", __doc__)
 
 
 if __name__ == "__main__":

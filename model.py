@@ -1,4 +1,36 @@
-@@MODEL_HEAD@@
+"""The model: train it, test it, verify with it.
+
+    python model.py --train True                     features in --train_path → a model in --model_path
+    python model.py --train True --restore True      go on where a run stopped
+    python model.py                                  test on --test_path (test.py also draws and writes the report)
+    python model.py --verify True --enroll_path A --verify_path B       are A and B the same person?
+    python model.py --export DIR                     the model without what only training needs
+
+Training alone loads TensorFlow; all else runs the exported encoder (embedding.py).
+"""
+import functools
+import math
+import os
+import pathlib
+import shlex
+import shutil
+import sys
+import time
+
+import numpy as np
+
+import audio
+import configuration
+import embedding
+import features
+import measures
+import utils
+import verification
+from configuration import InputError, flags_stored, tf, write_json
+
+CLIP_NORM = 3.0              # global norm of the gradients
+LOG_EVERY = 100              # iterations per row of history.csv
+
 
 # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -13,21 +45,15 @@ def train(config):
         If the folder holds a model and --restore is not True, the features do not fit, there are fewer than N
         speakers, or the loss is no longer finite.
     """
-    if not config.restore and checkpoint_numbers(config.model_path):
+    if not config.restore and embedding.checkpoint_numbers(config.model_path):
         raise InputError(f"--model_path is {config.model_path}: there is a model already; go on with --restore True, "
                          "or name another folder")
+    import encoder as networks
+
+    networks.use_cores()
     stored = adopt_base(config)
-    speakers, settings = utils.load_features(config.train_path)
-    adopt_features(config, stored.get("flags", {}), settings, config.train_path)
-    configuration.check_relations(config)
-    notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), config.train_path)
-    training, validation = utils.split_validation(
-        speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
-        names=stored["validation"] if config.restore else None, seen=stored.get("training", ()))
-    if len(training) < config.speaker_number:
-        raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
-                         "training speakers; lower it")
-    encoder = load_encoder(config.init_from)[0] if config.init_from else build_encoder(config)
+    training, validation, notes = training_speakers(config, stored)
+    encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
     if not stored:
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
@@ -45,18 +71,36 @@ def train(config):
         raise InputError(f"training stopped, go on with --restore True: {error.message.splitlines()[0]}") from error
 
 
+def training_speakers(config, stored):
+    """Return the training and the validation speakers of config.train_path, and notes on their features.
+
+    `stored` is what the model that the run goes on from or starts with holds; see `train` for what is raised.
+    """
+    speakers, settings = features.load_features(config.train_path)
+    features.adopt_settings(config, stored.get("flags", {}), settings, config.train_path)
+    configuration.check_relations(config)
+    notes = features.check_features(speakers, settings, features.feature_settings(config), config.train_path)
+    training, validation = utils.split_validation(
+        speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
+        names=stored["validation"] if config.restore else None, seen=stored.get("training", ()))
+    if len(training) < config.speaker_number:
+        raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
+                         "training speakers; lower it")
+    return training, validation, notes
+
+
 def adopt_base(config):
     """Take the flags of the model that the run goes on from or starts with; return what it stores, else {}."""
     base = config.model_path if config.restore else config.init_from
     if not base:
         return {}
-    stored = load_config(base)
+    stored = embedding.load_config(base)
     if config.restore and "ancestor" in stored:
         raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
-    choose_checkpoint(base)
-    kept = FEATURE_FLAGS + MODEL_FLAGS
+    embedding.choose_checkpoint(base)
+    kept = flags_stored("features", "model")
     if config.restore:
-        kept = RUN_FLAGS + tuple(name for name in FREE_FLAGS if name not in config.given)
+        kept += flags_stored("run") + tuple(name for name in flags_stored("progress") if name not in config.given)
     configuration.adopt(config, {name: stored["flags"][name] for name in kept if name in stored["flags"]}, base)
     return stored
 
@@ -82,7 +126,7 @@ def write_config(config, stored, encoder, *, training, validation, notes):
     write_json(os.path.join(config.model_path, "config.json"), {
         "flags": {name: value for name, value in vars(config).items() if name != "given"}
         | ({"init_from": stored["flags"].get("init_from")} if config.restore else {}), "notes": notes,
-        "commands": [*commands, shlex.join(sys.argv)], "versions": versions(),
+        "commands": [*commands, shlex.join(sys.argv)], "versions": configuration.versions(),
         "normalisation": stored["normalisation"] if config.restore else normalisation,
         "speakers": names, "training": sorted({*names, *stored.get("training", ())}),
         "validation": [speaker.name for speaker in validation]})
@@ -92,7 +136,7 @@ def introduction(encoder, config, training, validation):
     """Return the lines that say what is about to be trained on what."""
     utterances = sum(len(speaker.voiced) for speaker in training)
     size = f"{config.num_layer} x ({config.hidden}, {config.proj})"
-    lines = [f"encoder: {size}, {trainable_numbers(encoder):,} trainable numbers",
+    lines = [f"encoder: {size}, {sum(math.prod(v.shape) for v in encoder.trainable_variables):,} trainable numbers",
              f"training: {len(training)} speakers, {utterances} utterances; validation: {len(validation)} speakers"]
     if not validation:
         strange = ", which --init_from was not trained on" if config.init_from else ""
@@ -119,7 +163,7 @@ def build_step(encoder, optimizer, n, m, loss):
     variables, scales = encoder.trainable_variables, encoder.gradient_scales()
     optimizer.build(variables)
 
-    @tf.function(input_signature=[tf.TensorSpec((n * m, None, N_MELS))])
+    @tf.function(input_signature=[tf.TensorSpec((n * m, None, audio.N_MELS))])
     def step(frames):
         with tf.GradientTape() as tape:
             embedded = tf.reshape(encoder(frames), (n, m, -1))
@@ -142,7 +186,9 @@ class Trainer:
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)          # since the last row of the history
         self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum)
         if config.restore:
-            restore(self.checkpoint, checkpoint_path(self.folder, checkpoint_numbers(self.folder)[-1]))
+            from encoder import restore
+
+            restore(self.checkpoint, embedding.checkpoint_path(self.folder, self.numbers()[-1]))
         self.history = utils.History(self.folder / "history.csv", self.iteration)
         self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
         self.clock = (time.perf_counter(), self.iteration)
@@ -155,7 +201,7 @@ class Trainer:
     def batches(self):
         """Return the batches from this iteration on."""
         config, first = self.config, self.iteration
-        shape = (config.speaker_number * config.utterance_number, None, N_MELS)
+        shape = (config.speaker_number * config.utterance_number, None, audio.N_MELS)
         return tf.data.Dataset.from_generator(lambda: map(self.draw, range(first, config.iteration)),
                                               output_signature=tf.TensorSpec(shape)).prefetch(4)
 
@@ -164,7 +210,7 @@ class Trainer:
         config, rng = self.config, np.random.default_rng([self.config.seed, k])
         batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
                                    crop=(config.crop_min, config.crop_max), weigh=config.weigh, speed=config.speed,
-                                   centres=data_preprocess.mel_centres(config.sr))
+                                   centres=audio.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)
         if config.mask_channels:
@@ -184,9 +230,9 @@ class Trainer:
                 self.loss_sum.assign_add(loss)
                 bar.update()
                 if self.iteration % config.valid_every == 0 or self.iteration == config.iteration:
-                    evaluation = self.validate()
-                    self.log(bar, evaluation)
-                    self.save(evaluation)
+                    evaluation, valid_loss = self.validate()
+                    self.log(bar, evaluation, valid_loss)
+                    self.save(evaluation, valid_loss)
                 elif self.iteration % LOG_EVERY == 0:
                     self.log(bar)
                 if interrupted():
@@ -196,38 +242,53 @@ class Trainer:
             raise KeyboardInterrupt(f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; "
                                     f"go on with --restore True --model_path {self.folder}")
 
-    def validate(self):
-        """Return the Evaluation of the validation speakers, None if there are none."""
-        return evaluate(self.encoder, self.validation, self.config.utterance_number) if self.validation else None
+    def numbers(self):
+        """Return the numbers of the run's checkpoints, ascending."""
+        return embedding.checkpoint_numbers(self.folder)
 
-    def save(self, evaluation=None):
-        """Write the checkpoint of this iteration and, if its validation loss is the least, its thresholds.
+    def validate(self):
+        """Return the Evaluation of the validation speakers and their loss, None and None if there are none."""
+        if not self.validation:
+            return None, None
+        embed_speaker = functools.partial(embedding.embed_speaker, self.encoder)
+        evaluation = utils.evaluate(embed_speaker, self.validation, self.config.utterance_number)
+        return evaluation, evaluation.loss(float(self.encoder.w))
+
+    def save(self, evaluation=None, loss=None):
+        """Write the checkpoint of this iteration and, if its validation loss is the least, its export and thresholds.
 
         That best one and the last one are kept.
         """
         (self.folder / "Check_Point").mkdir(parents=True, exist_ok=True)
-        self.checkpoint.write(checkpoint_path(self.folder, self.iteration))
-        best = (read_json(self.folder / "thresholds.json") or {}).get("best")
-        loss = evaluation and evaluation.loss(float(self.encoder.w))
+        self.checkpoint.write(embedding.checkpoint_path(self.folder, self.iteration))
+        best = (embedding.read_thresholds(self.folder) or {}).get("best")
         if evaluation and (best is None or loss <= best["valid_loss"]):
             best = {"model_num": self.iteration, "valid_loss": loss, "valid_eer": evaluation.eer}
             source = (f"{len(self.validation)} validation speakers, {self.config.utterance_number} enrolment "
                       "utterances each")
-            store_thresholds(self.folder, self.iteration, evaluation, source, best)
-        for number in set(checkpoint_numbers(self.folder)) - {self.iteration, best and best["model_num"]}:
+            self.export()
+            embedding.store_thresholds(self.folder, self.iteration, evaluation, source, best)
+        for number in set(self.numbers()) - {self.iteration, best and best["model_num"]}:
             for path in (self.folder / "Check_Point").glob(f"model.ckpt-{number}.*"):
                 path.unlink()
+        if not best and self.iteration == self.config.iteration:
+            self.export()
 
-    def log(self, bar, evaluation=None):
+    def export(self):
+        """Write encoder.tflite, which listeners run, from the weights as they are now."""
+        from encoder import export
+
+        export(self.encoder, self.folder / "encoder.tflite", self.folder, self.iteration)
+
+    def log(self, bar, evaluation=None, loss=None):
         """Add a row to history.csv, TensorBoard and the progress bar."""
         config, now, last = self.config, time.perf_counter(), self.history.last
         elapsed, steps = now - self.clock[0], self.iteration - self.clock[1]
         row = {"iteration": self.iteration, "loss": float(self.loss_sum) / (self.iteration - int(last["iteration"])),
                "learning_rate": float(self.optimizer.learning_rate),
                "utterances_per_second": steps * config.speaker_number * config.utterance_number / elapsed,
-               "seconds": float(last["seconds"]) + elapsed,
-               "valid_eer": evaluation and evaluation.eer,
-               "valid_loss": evaluation and evaluation.loss(float(self.encoder.w))}
+               "seconds": float(last["seconds"]) + elapsed, "valid_eer": evaluation and evaluation.eer,
+               "valid_loss": loss}
         self.history.add(row)
         self.loss_sum.assign(0.0)
         self.clock = now, self.iteration
@@ -243,73 +304,77 @@ class Trainer:
                       f"EER {row['valid_eer']:.4f}, loss per probe {row['valid_loss']:.4f}")
 
 
-# ---- export and test --------------------------------------------------------------------------------------------
+# ---- export, test, verify ---------------------------------------------------------------------------------------
 
-def export(config):
-    """Write the model in config.model_path to the folder config.export: weights, flags, thresholds, history.
+def export_model(config):
+    """Write the model in config.model_path to the folder config.export: weights, export, flags, thresholds, history.
 
     What only training needs, two thirds of a checkpoint, stays behind.
     """
+    import encoder as networks
+
     source, target = pathlib.Path(config.model_path), pathlib.Path(config.export)
-    if "ancestor" in load_config(source):
+    if "ancestor" in embedding.load_config(source):
         raise InputError(f"--model_path is {source}: an ancestor's model is used as it is; copy its folder")
-    encoder, trained = load_encoder(source, config.model_num)
-    if checkpoint_numbers(target):
+    encoder, trained = networks.load_encoder(source, config.model_num)
+    if embedding.checkpoint_numbers(target):
         raise InputError(f"--export is {target}: there is a model already; name another folder")
     (target / "Check_Point").mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
     (target / "thresholds.json").unlink(missing_ok=True)
-    measured = load_thresholds(source, trained.model_num)                  # those of another checkpoint stay behind
+    measured = embedding.load_thresholds(source, trained.model_num)        # those of another checkpoint stay behind
     if measured:
         best = measured["best"] if (measured["best"] or {}).get("model_num") == trained.model_num else None
         write_json(target / "thresholds.json", measured | {"best": best})
-    tf.train.Checkpoint(encoder=encoder).write(checkpoint_path(target, trained.model_num))     # last: now it is whole
+    checkpoint = tf.train.Checkpoint(encoder=encoder)
+    checkpoint.write(embedding.checkpoint_path(target, trained.model_num))
+    networks.export(encoder, target / "encoder.tflite", target, trained.model_num)
     print(f"checkpoint {trained.model_num} of {source} is in {target}")
 
 
 def test(config):
     """Evaluate the model in config.model_path on the speakers of config.test_path, or on the audio of --raw_path.
 
-    The feature flags become those of the model. Returns a utils.Evaluation; see `evaluate` for what is raised.
+    The feature flags become those of the model. Returns a utils.Evaluation; see `utils.evaluate` for what is raised.
     """
-    encoder, speakers, notes = open_test(config)
-    evaluation = evaluate(encoder, speakers, config.utterance_number)
-    evaluation.notes.extend(notes)
+    encoder, stored = embedding.open_model(config)
+    speakers, notes = utils.speakers_to_test(config, stored)
+    embed_speaker = functools.partial(embedding.embed_speaker, encoder)
+    evaluation = utils.evaluate(embed_speaker, speakers, config.utterance_number)
+    evaluation.notes.extend(embedding.model_notes(config, stored) + notes)
     return evaluation
 
 
 def work(config):
     """Train, verify, export or test, as the flags say."""
-    use_cores()
     if config.export:
-        return export(config)
+        return export_model(config)
     if config.verify:
-        configuration.choose_model(config)
-        return print_verdicts(config)
+        embedding.choose_model(config)
+        return verification.print_verdicts(config, *verification.open_enrolment(config))
     if config.train:
         train(config)
-        number = choose_checkpoint(config.model_path)
-        points = (load_thresholds(config.model_path, number) or {"points": {}})["points"]
-        print(f"done: checkpoint {number} in {config.model_path}; {utils.describe_points(points)}")
-    else:
-        typed = [name for name in REPORT_FLAGS if name in config.given]
-        if typed:
-            raise InputError(f"--{typed[0]} serves python test.py, which evaluates in full: model.py prints its EER "
-                             "alone")
-        evaluation = test(config)
-        print(evaluation.describe())
-        stored = load_thresholds(config.model_path, config.model_num)
-        print(utils.describe_rates(evaluation.scores, evaluation.labels, stored))
-        for note in evaluation.notes:
-            print("note:", note)
+        number = embedding.choose_checkpoint(config.model_path)
+        points = (embedding.load_thresholds(config.model_path, number) or {"points": {}})["points"]
+        print(f"done: checkpoint {number} in {config.model_path}; {measures.describe_points(points)}")
+        return 0
+    typed = [name for name, flag in configuration.flags().items() if flag.readers == "test" and name in config.given]
+    if typed:
+        raise InputError(f"--{typed[0]} serves python test.py, which evaluates in full: model.py prints its EER alone")
+    evaluation = test(config)
+    print(evaluation.describe())
+    stored = embedding.load_thresholds(config.model_path, config.model_num)
+    print(measures.describe_rates(evaluation.scores, evaluation.labels, stored))
+    for note in evaluation.notes:
+        print("note:", note)
     return 0
 
 
 def main(argv=None):
     """Run the command line; return the exit code."""
-    return configuration.run(work, argv)
+    return configuration.run(work, argv, "model", __doc__)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 Enrolments are features in --enroll_path, the probe is in --verify_path; the audio itself is not kept unless
 --keep_recording True puts it below --raw_path. All are readable by their owner alone.
 """
+import argparse
 import atexit
 import contextlib
 import datetime
@@ -20,15 +21,19 @@ import re
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import filelock
 import numpy as np
 import soundfile
 
+import audio
 import configuration
-import data_preprocess
-from configuration import InputError, private_folder, read_json, write_whole
+import embedding
+import features
+import verification
+from configuration import InputError, private_folder, write_whole
 
 BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
 PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
@@ -55,19 +60,27 @@ def portaudio():
     try:
         import sounddevice
     except (ImportError, OSError) as error:
-        raise InputError(f"recording needs PortAudio ({error}): apt install libportaudio2, or take --input FILE"
-                         ) from error
+        problem = f"recording needs PortAudio ({error}): apt install libportaudio2"
+        raise InputError(f"{problem}, or take --input FILE", f"{problem}, or open a file") from error
     return sounddevice
 
 
-def devices():
-    """Return the microphones, a list of Device; InputError where there is none."""
+def devices(rescan=False):
+    """Return the microphones, a list of Device; InputError where there is none.
+
+    PortAudio looks for them once; `rescan` lets it look again, which no recording may run beside.
+    """
     sounddevice = portaudio()
+    if rescan:
+        with configuration.quiet_libraries():
+            sounddevice._terminate()
+            sounddevice._initialize()
     default = sounddevice.default.device[0]
     found = [Device(entry["index"], entry["name"], entry["default_samplerate"], entry["index"] == default)
              for entry in sounddevice.query_devices() if entry["max_input_channels"]]
     if not found:
-        raise InputError("there is no microphone: plug one in or allow access to it, or take --input FILE")
+        problem = "there is no microphone: plug one in or allow access to it"
+        raise InputError(f"{problem}, or take --input FILE", f"{problem}, or open a file")
     return found
 
 
@@ -80,7 +93,8 @@ def find_device(device=None):
               or [entry for entry in found if str(device).lower() in entry.name.lower()])
     if len(chosen) != 1:
         names = ", ".join(f"{entry.number} {entry.name}" for entry in chosen or found)
-        raise InputError(f"--device is {device}: {'it could be' if chosen else 'the microphones are'} {names}")
+        problem = f"{'it could be' if chosen else 'the microphones are'} {names}"
+        raise InputError(f"--device is {device}: {problem}", f"microphone {device} is not clear: {problem}")
     return chosen[0]
 
 
@@ -136,7 +150,9 @@ def capture(blocks, done, sr, device):
             stream.start()
         except sounddevice.PortAudioError as error:
             raise InputError(f"microphone {chosen.number} {chosen.name} cannot record at {sr} Hz ({error.args[0]}): "
-                             "choose another with --device, --list_devices True names them") from error
+                             "choose another with --device, --list_devices True names them",
+                             f"{chosen.name} cannot record at {sr} Hz ({error.args[0]}): choose another microphone"
+                             ) from error
         done.wait()
         stream.abort()
         stream.close()
@@ -154,24 +170,21 @@ def collect(blocks, wanted, sr, on_level, cancelled):
             block = blocks.get(timeout=BLOCK_SECONDS)
         except queue.Empty:
             if time.monotonic() - heard > PATIENCE_SECONDS:
-                raise InputError(f"the microphone delivered nothing for {PATIENCE_SECONDS:g} s: is it muted, or taken "
-                                 "by another program? --list_devices True names the others") from None
+                problem = (f"the microphone delivered nothing for {PATIENCE_SECONDS:g} s: is it muted, or taken by "
+                           "another program?")
+                raise InputError(f"{problem} --list_devices True names the others",
+                                 f"{problem} Choose another one above") from None
             continue
         if isinstance(block, Exception):
             raise block
         parts.append(block)
         have, heard = have + len(block), time.monotonic()
         if on_level:
-            on_level(decibels(block), max(0.0, (wanted - have) / sr))
+            on_level(audio.level_db(block), max(0.0, (wanted - have) / sr))
     return np.concatenate(parts)[:wanted]
 
 
-def decibels(wave):
-    """Return the level of samples (S,) in dB of full scale."""
-    return float(10 * np.log10(np.mean(np.square(wave)) + 1e-12))
-
-
-def check(wave, config):
+def check_recording(wave, config):
     """Return segments (K, 40, frames) and seconds of speech of a recording that will do.
 
     Raises
@@ -181,18 +194,19 @@ def check(wave, config):
     """
     peak = np.abs(wave).max(initial=0)
     clipped = np.mean(np.abs(wave) >= FULL_SCALE) if len(wave) else 0
-    if peak < data_preprocess.SILENT_PEAK:
-        raise InputError("no speech, the recording is silent: is it the right microphone, and switched on? "
-                         "--list_devices True names them")
+    if peak < audio.SILENT_PEAK:
+        problem = "no speech, the recording is silent: is it the right microphone, and switched on?"
+        raise InputError(f"{problem} --list_devices True names them", problem)
     if clipped > CLIPPED_SHARE:
         raise InputError(f"the recording is clipped, {clipped:.1%} of its samples are at full scale: turn the "
                          "microphone down or move away from it, and record again")
-    segments, seconds = data_preprocess.speech_segments(wave, config)
-    if len(segments) and data_preprocess.steady(segments):
+    segments, seconds = audio.speech_segments(wave, config)
+    if len(segments) and audio.is_steady(segments):
         raise InputError("no speech, the level hardly changes, as that of noise or a hum: speak up, and record again")
     if seconds < config.min_speech:
-        raise InputError(f"too little speech, {seconds:.1f} s; --min_speech is {config.min_speech:g} s: speak longer, "
-                         "and record again")
+        problem = f"too little speech, {seconds:.1f} s"
+        raise InputError(f"{problem}; --min_speech is {config.min_speech:g} s: speak longer, and record again",
+                         f"{problem} of {config.min_speech:g} s: speak longer, and record again")
     return segments, seconds
 
 
@@ -207,16 +221,16 @@ class Enrolled:
     seconds: float
 
 
-def enrolled(config):
+def list_enrolled(config):
     """Return the enrolled speakers, a list of Enrolled, in the order of their names."""
     found = []
     for path in sorted(pathlib.Path(config.enroll_path).glob("*.npy")):
-        utterances = (read_json(path.with_suffix(".json")) or {}).get("utterances", [])
+        utterances = (readable_record(path) or {}).get("utterances", [])
         found.append(Enrolled(path.stem, len(utterances), sum(entry["speech_seconds"] for entry in utterances)))
     return found
 
 
-def lock(folder):
+def folder_lock(folder):
     """Return a lock on a folder of enrolments, which several programs may add to; it makes the folder."""
     return filelock.FileLock(private_folder(folder) / ".lock", mode=0o600)
 
@@ -242,62 +256,64 @@ def enroll(config, speaker, wave, source="microphone"):
     Raises
     ------
     InputError
-        If the name cannot be one, the recording will not do (`check`), or older recordings have other features.
+        If the name cannot be one, the recording will not do (`check_recording`), or older recordings have other features.
     """
-    name = data_preprocess.speaker_name(speaker)
-    segments, seconds = check(wave, config)
-    features = pathlib.Path(config.enroll_path, f"{name}.npy")
-    with lock(config.enroll_path):
-        old = read_enrolment(features, config)
+    name = features.speaker_name(speaker)
+    segments, seconds = check_recording(wave, config)
+    path = pathlib.Path(config.enroll_path, f"{name}.npy")
+    with folder_lock(config.enroll_path):
+        old = read_enrolment(path, config)
         utterances = [] if config.replace else old["utterances"]
-        parts = [np.load(features, allow_pickle=False)] if utterances else []
+        parts = [features.open_features(path, mmap_mode=None)] if utterances else []
         entry = {"file": f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}", "source": str(source), "dropped": "",
                  "first": sum(map(len, parts)), "count": len(segments), "seconds": len(wave) / config.sr,
                  "speech_seconds": seconds}
         record = {"speaker": name, "segments": entry["first"] + len(segments), "utterances": [*utterances, entry],
-                  "settings": data_preprocess.feature_settings(config), "recordings": old["recordings"]}
+                  "settings": features.feature_settings(config), "recordings": old["recordings"]}
         if config.keep_recording:
             record["recordings"].append(keep_recording(config, name, entry["file"], wave))
-        data_preprocess.write_features(features.parent, record, [*parts, segments], private=True)
-    return features
+        features.write_features(path.parent, record, [*parts, segments], private=True)
+    return path
 
 
-def read_enrolment(features, config):
+def read_enrolment(path, config):
     """Return the description of a speaker's enrolment, empty if there is none; InputError if it does not fit."""
-    record = description(features) if config.replace else read_json(features.with_suffix(".json"))
-    if record is None and not features.exists():
+    record = readable_record(path) if config.replace else features.read_record(path)
+    if record is None and not path.exists():
         return {"utterances": [], "recordings": []}
-    remedy = "--replace True starts it over"
-    if record is None or "recordings" not in record:
+    remedy, in_window = "--replace True starts it over", "forget this speaker, and enrol again"
+    if record is None or not {"recordings", "speaker", "segments", "settings"} <= record.keys():
         if config.replace:
-            return {"utterances": [], "recordings": kept_recordings(config, features, record)}
-        raise InputError(f"{features} was not made by record.py: {remedy}")
-    if record["speaker"] != features.stem:
-        raise InputError(f"{features} is {record['speaker']}'s here: choose a name that differs in more than capitals")
+            return {"utterances": [], "recordings": kept_recordings(config, path, record)}
+        problem = f"{path} was not made by record.py"
+        raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
+    if record["speaker"] != path.stem:
+        raise InputError(f"{path} is {record['speaker']}'s here: choose a name that differs in more than capitals")
     if config.replace:
         return record
-    for name, value in data_preprocess.feature_settings(config).items():
+    for name, value in features.feature_settings(config).items():
         if record["settings"].get(name) != value:
-            raise InputError(f"{features} was made with --{name} {record['settings'].get(name)}, the model has "
-                             f"{value}: {remedy}")
-    if len(data_preprocess.open_features(features)) != record["segments"]:
-        raise InputError(f"{features} and the .json beside it do not belong together: {remedy}")
+            problem = f"{path} was made with --{name} {record['settings'].get(name)}, the model has {value}"
+            raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
+    if len(features.open_features(path)) != record["segments"]:
+        problem = f"{path} and the .json beside it do not belong together"
+        raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
     return record
 
 
-def description(features):
+def readable_record(path):
     """Return the description beside a feature file; None where it is missing or damaged."""
     try:
-        return read_json(features.with_suffix(".json"))
+        return features.read_record(path)
     except InputError:
         return None
 
 
-def kept_recordings(config, features, record):
+def kept_recordings(config, path, record):
     """Return the paths of a speaker's kept recordings, from the record, else those in config.raw_path named by us."""
     if record is not None and "recordings" in record:
         return record["recordings"]
-    paths = sorted(pathlib.Path(config.raw_path, features.stem).glob("*.wav"))
+    paths = sorted(pathlib.Path(config.raw_path, path.stem).glob("*.wav"))
     return [str(path.resolve()) for path in paths if RECORDING_NAME.fullmatch(path.stem)]
 
 
@@ -311,26 +327,26 @@ def keep_recording(config, name, when, wave):
 
 def save_probe(config, wave, source="microphone"):
     """Check a recording (S,) and make it the probe in config.verify_path, in place of the last; return its path."""
-    segments, seconds = check(wave, config)
+    segments, seconds = check_recording(wave, config)
     entry = {"file": "probe", "source": str(source), "first": 0, "count": len(segments), "dropped": "",
              "seconds": len(wave) / config.sr, "speech_seconds": seconds}
-    record = {"speaker": "probe", "segments": len(segments), "settings": data_preprocess.feature_settings(config),
+    record = {"speaker": "probe", "segments": len(segments), "settings": features.feature_settings(config),
               "utterances": [entry]}
-    with lock(config.verify_path):
-        data_preprocess.write_features(config.verify_path, record, [segments], private=True)
+    with folder_lock(config.verify_path):
+        features.write_features(config.verify_path, record, [segments], private=True)
     return pathlib.Path(config.verify_path, "probe.npy")
 
 
 def forget(config, speaker):
     """Delete a speaker's enrolment and the recordings kept of it; return the paths, InputError if there are none."""
-    name = data_preprocess.speaker_name(speaker)
-    features = pathlib.Path(config.enroll_path, f"{name}.npy")
-    with lock(config.enroll_path):
-        kept = map(pathlib.Path, kept_recordings(config, features, description(features)))
+    name = features.speaker_name(speaker)
+    path = pathlib.Path(config.enroll_path, f"{name}.npy")
+    with folder_lock(config.enroll_path):
+        kept = map(pathlib.Path, kept_recordings(config, path, readable_record(path)))
         kept = [path for path in kept if path.parent.name == name and path.suffix == ".wav"]        # no others
-        paths = [path for path in (*kept, features, features.with_suffix(".json")) if path.exists()]
+        paths = [path for path in (*kept, path, path.with_suffix(".json")) if path.exists()]
         if not paths:
-            names = ", ".join(entry.name for entry in enrolled(config)) or "nobody"
+            names = ", ".join(entry.name for entry in list_enrolled(config)) or "nobody"
             raise InputError(f"--speaker is {name}: {config.enroll_path} has {names}")
         for path in paths:
             path.unlink()
@@ -343,22 +359,23 @@ def forget(config, speaker):
 
 def adopt_model(config):
     """Take the feature flags of the model, without loading it; an ancestor's model leaves them to the flags."""
-    stored = configuration.read_model(config.model_path)
+    stored = embedding.read_model(config.model_path)
     if stored is None and not pathlib.Path(config.model_path, "Check_Point").is_dir():
         raise InputError(f"--model_path is {config.model_path}: there is no model, and its rate is needed to record; "
-                         f"train one with python model.py --train True --model_path {config.model_path}")
+                         f"train one with python model.py --train True --model_path {config.model_path}",
+                         f"There is no model in {config.model_path}.")
     flags = stored["flags"] if stored else {}
-    configuration.adopt(config, {name: flags[name] for name in configuration.FEATURE_FLAGS if name in flags},
-                        config.model_path)
+    names = [name for name in configuration.flags_stored("features") if name in flags]
+    configuration.adopt(config, {name: flags[name] for name in names}, config.model_path)
     configuration.check_relations(config)
 
 
-def listen(config, what):
+def get_recording(config, what):
     """Return the recording (S,) that --input names, or one from the microphone with a level meter, and its source."""
     if config.input:
-        for note in data_preprocess.narrow(config.input, config.sr):
+        for note in audio.bandwidth_notes(config.input, config.sr):
             print("note:", note, file=sys.stderr)
-        return data_preprocess.load_audio(config.input, config.sr), config.input
+        return audio.load_audio(config.input, config.sr), config.input
     invitation = [f"recording {config.seconds:g} s, {what}: speak now (Ctrl-C cancels)"]
     with open(os.dup(2), "w", encoding="utf-8") as terminal:            # `record` silences descriptor 2 itself
 
@@ -389,30 +406,40 @@ def work(config):
         for path in forget(config, config.speaker):
             print(f"deleted: {path}")
         return 0
-    name = data_preprocess.speaker_name(config.speaker)
-    configuration.choose_model(config)
+    name = features.speaker_name(config.speaker)
+    embedding.choose_model(config)
     adopt_model(config)
     if config.verify:
-        sources = data_preprocess.enrolment_sources(config.enroll_path)         # without one, nobody need speak
-        if "speaker" in config.given and name not in sources:
-            raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
-        wave, source = listen(config, "the probe")
-        save_probe(config, wave, source)
-        import model  # TensorFlow loads only now that there is something to verify
-
-        model.use_cores()
-        # What was heard is judged, not what another program may have put into the probe's file by now.
-        return model.print_verdicts(config, ("probe", *data_preprocess.speech_segments(wave, config), ""))
+        return verify_recording(config, name)
     read_enrolment(pathlib.Path(config.enroll_path, f"{name}.npy"), config)     # it must fit before anybody speaks
-    path = enroll(config, name, *listen(config, f"an enrolment of {name}"))
-    total = next(entry for entry in enrolled(config) if entry.name == path.stem)
+    path = enroll(config, name, *get_recording(config, f"an enrolment of {name}"))
+    total = next(entry for entry in list_enrolled(config) if entry.name == path.stem)
     print(f"{path}: {total.recordings} recording{'s' * (total.recordings > 1)}, {total.seconds:.1f} s of speech")
     return 0
 
 
+def verify_recording(config, name):
+    """Record a probe, print the verdict on it and return the exit code; the model loads while the microphone records.
+
+    What would leave no verdict is said before anybody speaks.
+    """
+    sources = verification.enrolment_sources(config.enroll_path)
+    if "speaker" in config.given and name not in sources:
+        raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
+    verification.choose_threshold(config, embedding.choose_checkpoint(config.model_path, config.model_num))
+    with ThreadPoolExecutor(1) as background:
+        enrolment = background.submit(verification.open_enrolment, argparse.Namespace(**vars(config)))
+        wave, source = get_recording(config, "the probe")
+        save_probe(config, wave, source)
+        verifier, voices = enrolment.result()
+    # What was heard is judged, not what another program may have put into the probe's file by now.
+    probe = ("probe", *audio.speech_segments(wave, config), "")
+    return verification.print_verdicts(verifier.config, verifier, voices, probe)
+
+
 def main(argv=None):
     """Run the command line; return the exit code."""
-    return configuration.run(work, argv)
+    return configuration.run(work, argv, "record", __doc__)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,46 @@
-@@REPORT_HEAD@@
+"""What an evaluation shows: tables in text, pictures, one web page.
+
+    report.write_report(folder, figures, scored, evaluation, history)
+
+Figures are the dict that evaluation.json holds; matplotlib and scikit-learn load when a picture is drawn.
+"""
+import base64
+import html
+import pathlib
+
+import numpy as np
+
+import measures
+from configuration import write_json, write_whole
+
+FEWEST_TARGETS = 30          # with fewer target trials, figures are not trustworthy
+FEW_TARGETS = "not trustworthy: fewer than 30 target trials"
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Speaker verification</title><style>
+body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1b2430 }}
+table {{ border-collapse: collapse }} td, th {{ padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }}
+td:first-child {{ text-align: left }} img {{ max-width: 100%; margin: 1em 0 }} code {{ word-break: break-all }}
+</style></head><body>
+{}
+</body></html>
+"""
+NAMES = {"eer": "EER", **{f"min_dcf_{p}": f"minDCF({p})" for p in measures.P_TARGETS}, "auc": "AUC",
+         **{f"frr_at_far_{bound}": f"FRR at FAR {bound:.1%}" for bound in measures.FALSE_ALARMS},
+         **{f"act_dcf_{p}": f"actDCF({p})" for p in measures.P_TARGETS}, "cllr": "Cllr", "min_cllr": "min Cllr"}
+
 
 # ---- tables -----------------------------------------------------------------------------------------------------
 
-def finite(measures):
+def without_infinities(figures):
     """Return measures with None for what is infinite, as Cllr is where a target probe without speech is scored."""
     return {name: {key: value if value is None or np.isfinite(value) else None for key, value in entry.items()}
-            for name, entry in measures.items()}
+            for name, entry in figures.items()}
 
 
 def tables(figures):
     """Return the tables of a run as (heading, column names, rows of texts)."""
     few = FEW_TARGETS if figures["target_trials"] < FEWEST_TARGETS else ""
-    rows = [(NAMES[name], *(number(entry[key]) for key in ("value", "low", "high")), few)
+    rows = [(NAMES[name], *(figure_text(entry[key]) for key in ("value", "low", "high")), few)
             for name, entry in figures["measures"].items()]
     if "cllr" not in figures["measures"]:
         rows.append(("not calibrated", "", "", "", ""))
@@ -19,17 +48,17 @@ def tables(figures):
     if "snorm" in figures:
         after = figures["snorm"]["measures"]
         found.append((f"Adaptive s-norm with {figures['snorm']['cohort']}", ("", "before", "after"), [
-            (NAMES[name], number(figures["measures"][name]["value"]), number(value)) for name, value in after.items()]))
+            (NAMES[name], figure_text(figures["measures"][name]["value"]), figure_text(value)) for name, value in after.items()]))
     if "conditions" in figures:
-        found += [("Conditions", ("", "probes", "EER"), [(row["condition"], str(row["probes"]), number(row["eer"]))
+        found += [("Conditions", ("", "probes", "EER"), [(row["condition"], str(row["probes"]), figure_text(row["eer"]))
                                                          for row in figures["conditions"]]),
                   ("Worst speakers", ("", "own rejected", "others accepted", "most like"), [
-                      (row["speaker"], number(row["rejected"]), number(row["accepted"]), row["confused_with"])
+                      (row["speaker"], figure_text(row["rejected"]), figure_text(row["accepted"]), row["confused_with"])
                       for row in figures["worst_speakers"]])]
     return found
 
 
-def number(value):
+def figure_text(value):
     """Return a figure as text."""
     return "not measurable" if value is None else f"{value:.4f}"
 
@@ -45,9 +74,25 @@ def text_table(heading, columns, rows):
 
 # ---- the page ---------------------------------------------------------------------------------------------------
 
-def write_report(findings, figures, config):
-    """Write evaluation.json, report.html, scores.txt and the pictures to config.report_path; return their paths."""
-    folder, scored = pathlib.Path(config.report_path), findings.scored
+def write_report(folder, figures, scored, evaluation=None, history=()):
+    """Write evaluation.json, report.html, scores.txt and the pictures.
+
+    Parameters
+    ----------
+    folder : str or Path
+    figures : dict
+    scored : measures.Scored
+    evaluation : utils.Evaluation, optional
+        Of the enrolment protocol; a list of trials has none.
+    history : sequence of dict, optional
+        The rows of the model's history.csv.
+
+    Returns
+    -------
+    list of Path
+        Of the page, the figures and the scores.
+    """
+    folder = pathlib.Path(folder)
     write_json(folder / "evaluation.json", figures)
     labels = np.where(scored.labels, "target", "nontarget")
     trials = zip(scored.scores, labels, scored.enrolled, scored.probes, strict=True)
@@ -55,12 +100,11 @@ def write_report(findings, figures, config):
     write_whole(folder / "scores.txt", lambda file: file.writelines(lines))
     pictures = {"det": det_curve(scored.scores, scored.labels),
                 "scores": histogram(scored.scores, scored.labels, figures["points"]["eer"]["threshold"]),
-                "map": plane(scored)}
-    if findings.evaluation:
-        pictures["similarity"] = heat_map(findings.evaluation)
-    history = pathlib.Path(config.model_path, "history.csv")
-    if history.exists():
-        pictures["training"] = training_curve(utils.History(history, sys.maxsize).rows)
+                "map": embedding_map(scored)}
+    if evaluation:
+        pictures["similarity"] = heat_map(evaluation)
+    if history:
+        pictures["training"] = training_curve(history)
     for name, figure in pictures.items():
         save_picture(figure, folder / f"{name}.png")
     for name in {"similarity", "training"} - pictures.keys():
@@ -92,15 +136,18 @@ def web_page(figures, pictures):
 
 def det_curve(scores, labels):
     """Draw FRR over FAR on normal-deviate axes, with the points of the EER and the least costs; return the figure."""
-    thresholds, far, frr = utils.error_rates(scores, labels)
+    from matplotlib.figure import Figure
+    from sklearn.metrics import DetCurveDisplay
+
+    thresholds, far, frr = measures.error_rates(scores, labels)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.add_subplot()
     inside = (far > 0) & (frr > 0) & (far < 1) & (frr < 1)     # the ends lie at infinity on these axes
     DetCurveDisplay(fpr=far[inside], fnr=frr[inside]).plot(ax=axes)
-    best = utils.equal(far, frr)
+    best = measures.equal_error_index(far, frr)
     points = [(best, "o", f"EER {(far[best] + frr[best]) / 2:.1%} at threshold {thresholds[best]:.3f}")]
-    points += [(int(np.argmin(p * frr + (1 - p) * far)), marker, f"minDCF({p}) {utils.min_dcf(far, frr, p):.3f}")
-               for p, marker in zip(utils.P_TARGETS, "s^", strict=True)]
+    points += [(int(np.argmin(p * frr + (1 - p) * far)), marker, f"minDCF({p}) {measures.min_dcf(far, frr, p):.3f}")
+               for p, marker in zip(measures.P_TARGETS, "s^", strict=True)]
     for index, marker, label in points:
         if inside[index]:
             DetCurveDisplay(fpr=far[[index]], fnr=frr[[index]]).plot(ax=axes, marker=marker, linestyle="", label=label)
@@ -114,6 +161,8 @@ def det_curve(scores, labels):
 
 def histogram(scores, labels, threshold):
     """Draw the densities of target and non-target scores, with the threshold of the EER; return the figure."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes, heard = figure.add_subplot(), np.isfinite(scores)
     edges = np.linspace(min(-1, scores[heard].min(initial=0)), max(1, scores[heard].max(initial=0)), 81)
@@ -125,8 +174,11 @@ def histogram(scores, labels, threshold):
     return figure
 
 
-def plane(scored):
+def embedding_map(scored):
     """Draw the first two principal components of the d-vectors, coloured by speaker; return the figure."""
+    from matplotlib.figure import Figure
+    from sklearn.decomposition import PCA
+
     owners = dict(zip(scored.enrolled, scored.enrolled_speakers.tolist(), strict=True))
     owners.update(zip(scored.probes, scored.probe_speakers.tolist(), strict=True))
     names = [name for name, vector in scored.vectors.items() if name in owners and np.isfinite(vector).all()]
@@ -142,6 +194,8 @@ def plane(scored):
 
 def training_curve(rows):
     """Draw loss and validation EER over the iterations of history.csv; return the figure."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.semilogy([int(row["iteration"]) for row in rows], [float(row["loss"]) for row in rows], label="training loss")
@@ -158,6 +212,8 @@ def training_curve(rows):
 
 def heat_map(evaluation):
     """Draw the mean score of each speaker's probes against each enrolled speaker; return the figure."""
+    from matplotlib.figure import Figure
+
     owners = np.array([name for name, _ in evaluation.probes])
     heard = np.where(np.isfinite(evaluation.scores), evaluation.scores, np.nan)
     means = np.stack([np.ma.masked_invalid(heard[owners == name]).mean(axis=0).filled(np.nan)

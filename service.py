@@ -1,14 +1,39 @@
-@@SERVICE_HEAD@@
+"""The process that listens for the window: it holds the model, answers requests and draws the pictures.
+
+    engine = service.Engine(config)
+    scores = engine("verify", "other.wav").scores
+
+The window's own process stays awake, and small: what it gets are plain values and PNG.
+"""
+import contextlib
+import io
+import multiprocessing
+import signal
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+
+import audio
+import embedding
+import features
+import measures
+import record
+import verification
+from configuration import InputError
+
+PATIENCE_SECONDS = 2.0       # the process may finish a file for this long when the window closes
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the window must know of the model. It holds no object of model.py, which would load TensorFlow here too."""
+    """What the window must know of the model. These are plain values."""
 
     sr: int                             # Hz
     threshold: float | None
     measured: tuple                     # FAR and FRR at the threshold, None where nothing was measured
     problem: str                        # why there is no threshold
-    rates: list                         # (FAR, FRR) on utils.CURVE
+    rates: list                         # (FAR, FRR) on measures.CURVE
 
 
 @dataclass(frozen=True)
@@ -30,10 +55,15 @@ def serve(connection, config):
             try:
                 reply = "done", getattr(service, name)(*arguments)
             except (InputError, OSError) as error:
-                reply = "error", str(error)
+                reply = "error", in_window(error)
             except Exception as error:
                 reply = "error", fault(error)
             connection.send(reply)
+
+
+def in_window(error):
+    """Return the message of an error in the words of the window."""
+    return getattr(error, "window", str(error))
 
 
 def fault(error):
@@ -48,36 +78,31 @@ class Service:
     def __init__(self, config):
         self.config, self.verifier, self.heard, self.probe, self.frames = config, None, {}, None, None
 
-    def enrolled(self):
+    def list_enrolled(self):
         """Return the enrolled speakers, a list of record.Enrolled."""
-        return record.enrolled(self.config)
+        return record.list_enrolled(self.config)
 
     def load(self):
-        """Load the model and all that the first verdict and picture need; return Loaded."""
-        import matplotlib.figure  # noqa: F401
-        import sklearn.decomposition  # noqa: F401
-
-        import model
-
-        model.use_cores()
+        """Load the model and all that the first verdict needs; return Loaded."""
         problem = ""
         try:
-            self.verifier = model.Verifier(self.config)
+            self.verifier = verification.Verifier(self.config)
         except InputError as error:         # no model, or a model without a threshold: that one can still give scores
-            self.config.threshold, problem = 0.0, str(error)
-            self.verifier = model.Verifier(self.config)
-        model.embed(self.verifier.encoder, np.zeros((1, data_preprocess.N_MELS, model.EMBED_FRAMES), np.float32))
+            self.config.threshold, problem = 0.0, in_window(error)
+            self.verifier = verification.Verifier(self.config)
+        silence = np.zeros((1, audio.N_MELS, embedding.EMBED_FRAMES), np.float32)
+        embedding.embed(self.verifier.encoder, silence)
         with contextlib.suppress(InputError):
             self.voices()
         point = self.verifier.threshold
         return Loaded(self.config.sr, None if problem else point.value, (point.far, point.frr), problem,
-                      [self.verifier.rates(value) for value in model.utils.CURVE])
+                      [self.verifier.rates(value) for value in measures.CURVE])
 
     def voices(self):
         """Return the Voices of the enrolled speakers; only those whose files have changed are embedded again."""
         path, fresh = self.config.enroll_path, {}
-        for name, files in data_preprocess.enrolment_sources(path).items():
-            key = (name, *(tuple(data_preprocess.stamp(file)) for file in files))
+        for name, files in verification.enrolment_sources(path).items():
+            key = (name, *(tuple(features.size_and_time(file)) for file in files))
             fresh[key] = self.heard.get(key) or self.verifier.voices(path, name)[0]
         self.heard = fresh
         return list(fresh.values())
@@ -85,7 +110,7 @@ class Service:
     def sound(self, sound):
         """Return samples (S,) and where they come from."""
         if isinstance(sound, str):
-            return data_preprocess.load_audio(sound, self.config.sr), sound
+            return audio.load_audio(sound, self.config.sr), sound
         return sound, "microphone"
 
     def enroll(self, speaker, sound):
@@ -100,22 +125,26 @@ class Service:
         """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
         config, (wave, source), self.probe = self.config, self.sound(sound), None
         record.save_probe(config, wave, source)
-        speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
-        self.frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window,
-                                              hop=config.hop)                           # (T, 40)
+        self.frames, _ = audio.speech_frames(wave, config)
         # What was heard is judged, not what another program may have put into the probe's file by now.
-        self.probe = self.verifier.hear("probe", [("probe", *data_preprocess.speech_segments(wave, config), "")])
+        self.probe = self.verifier.hear("probe", [("probe", *audio.speech_segments(wave, config), "")])
         return self.compare()
 
     def compare(self):
         """Return Heard of the probe and the speakers as they are enrolled now, None where there is none."""
-        if not self.probe or not self.enrolled():
+        if not self.probe or not self.list_enrolled():
             return None
         verdict = self.verifier.compare(self.probe, self.voices())
         return Heard(verdict.scores, verdict.probe_seconds, verdict.problem)
 
+    def prepare_pictures(self):
+        """Load what pictures need, before the first one is wanted."""
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
+        import sklearn.decomposition  # noqa: F401
+
     def draw(self, name, width, height, dpi):
-        """Return a picture as PNG: "spectrum" of the probe, "matrix" or "plane" of the enrolled recordings."""
+        """Return a picture as PNG: "spectrum" of the probe, "likeness" or "map" of the enrolled recordings."""
         from matplotlib.figure import Figure
 
         figure = Figure((width / dpi, height / dpi), dpi, layout="compressed")
@@ -128,10 +157,10 @@ class Service:
         """Draw the log-mel spectrogram of the probe's speech."""
         axes, seconds = figure.add_subplot(), len(self.frames) * self.config.hop
         axes.imshow(self.frames.T, origin="lower", aspect="auto", cmap="magma",
-                    extent=(0, seconds, 0, data_preprocess.N_MELS))
+                    extent=(0, seconds, 0, audio.N_MELS))
         axes.set(xlabel="speech heard (s)", ylabel="mel channel")
 
-    def recordings(self):
+    def enrolled_vectors(self):
         """Return the Voices that can be compared and the d-vectors (U, D) of all their recordings."""
         voices = [voice for voice in self.voices() if not voice.problem]
         vectors = np.concatenate([voice.vectors for voice in voices]) if voices else ()
@@ -139,34 +168,39 @@ class Service:
             raise InputError("at least two recordings must be enrolled to be compared")
         return voices, vectors
 
-    def draw_matrix(self, figure):
+    def draw_likeness(self, figure):
         """Draw the cosine of every two enrolled recordings as a heat map, the recordings of a speaker together."""
-        voices, vectors = self.recordings()
+        voices, vectors = self.enrolled_vectors()
         ends = np.cumsum([len(voice.vectors) for voice in voices])
         axes = figure.add_subplot(title="Likeness of recordings")
         image = axes.imshow(vectors @ vectors.T, vmin=-1, vmax=1, cmap="RdBu_r")
         middles = [end - (len(voice.vectors) + 1) / 2 for voice, end in zip(voices, ends, strict=True)]
-        axes.set_yticks(middles, [short(voice.name, 12) for voice in voices])
+        axes.set_yticks(middles, [shortened(voice.name, 12) for voice in voices])
         axes.set_xticks([])
         for end in ends[:-1]:
             axes.axhline(end - 0.5, color="black", linewidth=0.8)
             axes.axvline(end - 0.5, color="black", linewidth=0.8)
         figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, label="cosine: 1 sounds alike")
 
-    def draw_plane(self, figure):
+    def draw_map(self, figure):
         """Draw the first two principal components of the d-vectors, a colour per speaker."""
         from sklearn.decomposition import PCA
 
-        voices, vectors = self.recordings()
+        voices, vectors = self.enrolled_vectors()
         pca = PCA(2)
         points = np.split(pca.fit_transform(vectors), np.cumsum([len(voice.vectors) for voice in voices])[:-1])
         axes = figure.add_subplot(title="Near means alike")
         for number, (voice, own) in enumerate(zip(voices, points, strict=True)):                # own: (U, 2)
-            axes.scatter(*own.T, s=36, color=f"C{number % 10}", label=short(voice.name, 12))
+            axes.scatter(*own.T, s=36, color=f"C{number % 10}", label=shortened(voice.name, 12))
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
         x, y = pca.explained_variance_ratio_
         axes.set(xlabel=f"first component ({x:.0%})", ylabel=f"second component ({y:.0%})")
         axes.margins(0.1)
+
+
+def shortened(name, length=18):
+    """Return a name cut to a length in characters."""
+    return name if len(name) <= length else f"{name[:length - 1]}…"
 
 
 class Engine:

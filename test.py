@@ -1,11 +1,45 @@
-@@TEST_HEAD@@
+"""Evaluate a model: what a researcher reports of its scores, with intervals and pictures.
+
+    python test.py --model_path ./model --test_path ./test_tisv
+    python test.py --model_path ./model --raw_path DIR              audio instead of features
+    python test.py --model_path ./model --raw_path DIR --trials LIST      a list of trials
+    python test.py --store_threshold True                           store the measured thresholds with the model
+
+Without a list each speaker enrols with --utterance_number utterances; all others are probes against every speaker.
+Figures, pictures and all scores are written to --report_path.
+"""
+import functools
+import hashlib
+import pathlib
+import re
+import shlex
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy
+
+import audio
+import configuration
+import embedding
+import features
+import measures
+import report
+import utils
+from configuration import InputError, write_whole
+
+SCORED_AT_ONCE = 100_000     # trials
+PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
+ENROLMENTS = (1, 3, 5)       # enrolment utterances, in the table by condition
+COHORT = 200                 # highest scores against the cohort, in adaptive s-norm
+
 
 @dataclass
 class Findings:
     """What was scored, and what the report needs to know of it."""
 
-    encoder: model.Encoder
-    scored: utils.Scored
+    encoder: embedding.Encoder
+    scored: measures.Scored
     seconds: dict                   # {name: seconds of speech} of the d-vectors
     sources: list                   # files that the d-vectors were made of
     notes: list
@@ -54,12 +88,12 @@ def find_recordings(names, folder):
     if not folder.is_dir():
         raise InputError(f"--raw_path is {folder}: there is no such folder")
     known = {}
-    for file in map(pathlib.PurePosixPath, data_preprocess.audio_files(folder)[0]):
+    for file in map(pathlib.PurePosixPath, audio.audio_files(folder)[0]):
         for key in {str(file), str(file.with_suffix("")), file.name, file.stem}:
             known.setdefault(key, []).append(folder / file)
     found = {}
     for name in names:
-        other_suffix = str(pathlib.PurePosixPath(name).with_suffix("")) if name.lower().endswith(ENDINGS) else name
+        other_suffix = str(pathlib.PurePosixPath(name).with_suffix("")) if name.lower().endswith(tuple(audio.SUFFIXES)) else name
         candidates = known.get(name) or known.get(other_suffix) or []
         exact = [path for path in candidates if path == folder / name]
         found[name] = (exact or candidates)[0] if exact or len(candidates) == 1 else None
@@ -96,25 +130,25 @@ def score_trials(config):
         If audio is missing or without speech, unless config.allow_missing is set.
     """
     trials = read_trials(config.trials)
-    encoder, stored = model.open_model(config)
+    encoder, stored = embedding.open_model(config)
     paths = find_recordings(sorted({name for trial in trials for name in trial[:2]}), config.raw_path)
-    heard = model.embed_files(encoder, [path for path in paths.values() if path], config)
+    heard = embedding.embed_files(encoder, [path for path in paths.values() if path], config)
     losses = [f"{name} is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path]
     losses += [f"{name} {heard[path][2]}" for name, path in paths.items() if path and heard[path][0] is None]
     vectors = {name: heard[path][0] for name, path in paths.items() if path and heard[path][0] is not None}
     kept = [trial for trial in trials if trial[0] in vectors and trial[1] in vectors]
-    data_preprocess.report_losses(losses)
+    configuration.print_skipped(losses)
     left_out = f"{len(losses)} of its {len(paths)} recordings are missing or hold no speech"
     if len(kept) < len(trials) and not config.allow_missing:
         raise InputError(f"--trials is {config.trials}: {left_out}, which {len(trials) - len(kept)} of {len(trials)} "
                          "trials need; complete them, or give --allow_missing True to leave those out")
     if not kept:
         raise InputError(f"--trials is {config.trials}: {left_out}, and no trial is left")
-    notes = model.model_notes(config, stored)
+    notes = embedding.model_notes(config, stored)
     if len(kept) < len(trials):
         notes.append(f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}")
     enrolled, probes, labels = zip(*kept, strict=True)
-    scored = utils.Scored(list(enrolled), list(probes), cosines(vectors, enrolled, probes), np.array(labels),
+    scored = measures.Scored(list(enrolled), list(probes), cosines(vectors, enrolled, probes), np.array(labels),
                           *number_speakers(kept).T, vectors)
     seconds = {name: heard[path][1] for name, path in paths.items() if name in vectors}
     return Findings(encoder, scored, seconds, [path for path in paths.values() if path], notes)
@@ -133,8 +167,10 @@ def cosines(vectors, enrolled, probes):
 
 def score_speakers(config):
     """Enrol each test speaker and score all other utterances against all; return Findings. As model.test."""
-    encoder, speakers, notes = model.open_test(config)
-    evaluation = model.evaluate(encoder, speakers, config.utterance_number)
+    encoder, stored = embedding.open_model(config)
+    speakers, notes = utils.speakers_to_test(config, stored)
+    embed_speaker = functools.partial(embedding.embed_speaker, encoder)
+    evaluation = utils.evaluate(embed_speaker, speakers, config.utterance_number)
     seconds = {}
     for speaker in speakers:
         enrolment, _ = utils.enrol_and_probe(speaker, config.utterance_number)
@@ -142,12 +178,12 @@ def score_speakers(config):
         seconds.update({f"{speaker.name}/{utterance.file}": utterance.speech_seconds for utterance in speaker.voiced})
     conditions = by_probe_seconds(encoder, speakers, evaluation, config) + by_enrolment(evaluation)
     return Findings(encoder, evaluation.scored(), seconds, [speaker.path for speaker in speakers],
-                    evaluation.notes + notes, evaluation, conditions)
+                    evaluation.notes + embedding.model_notes(config, stored) + notes, evaluation, conditions)
 
 
-def shortened(encoder, speakers, evaluation, seconds, config):
+def shortened_probes(encoder, speakers, evaluation, seconds, config):
     """Return d-vectors (P, D) of the first `seconds` of speech of an evaluation's probes; NaN where there is less."""
-    silence, vectors = np.full(encoder.proj, np.nan, np.float32), []
+    silence, vectors = np.full(evaluation.probe_vectors.shape[1], np.nan, np.float32), []
     hop_length, utterances = round(config.hop * config.sr), {}
     for speaker in speakers:
         features = speaker.load()
@@ -158,8 +194,8 @@ def shortened(encoder, speakers, evaluation, seconds, config):
             vectors.append(silence)
             continue
         total = 1 + round(utterance.speech_seconds * config.sr) // hop_length
-        frames = data_preprocess.joined(features[utterance.first:utterance.first + utterance.count], total)
-        vectors.append(embed(encoder, data_preprocess.cut(frames[:round(seconds / config.hop)], features.shape[2])))
+        frames = audio.frames_of(features[utterance.first:utterance.first + utterance.count], total)
+        vectors.append(embedding.embed(encoder, audio.cut_segments(frames[:round(seconds / config.hop)], features.shape[2])))
     return np.array(vectors)
 
 
@@ -167,7 +203,7 @@ def by_probe_seconds(encoder, speakers, evaluation, config):
     """Return rows of the EER over the seconds of probe speech: (condition, probes, EER or None)."""
     rows = []
     for seconds in PROBE_SECONDS:
-        vectors = model.shortened(encoder, speakers, evaluation, seconds, config)
+        vectors = shortened_probes(encoder, speakers, evaluation, seconds, config)
         heard = np.isfinite(vectors).all(axis=1)
         scores = utils.enrolment_scores(evaluation.enrolment_vectors, vectors[heard])
         rate = eer_or_none(scores, evaluation.labels[heard])
@@ -188,7 +224,7 @@ def by_enrolment(evaluation):
 
 def eer_or_none(scores, labels):
     """Return the EER of (P, S) scores, None where target or non-target trials are missing."""
-    return utils.equal_error_rate(scores, labels)[0] if labels.any() and not labels.all() else None
+    return measures.equal_error_rate(scores, labels)[0] if labels.any() and not labels.all() else None
 
 
 def worst_speakers(scored, names, threshold):
@@ -216,11 +252,11 @@ def cohort(encoder, folder, config):
 
     A speaker's d-vector is the normalised mean of those of its utterances.
     """
-    speakers, settings = utils.load_features(folder)
-    notes = utils.check_features(speakers, settings, data_preprocess.feature_settings(config), folder)
+    speakers, settings = features.load_features(folder)
+    notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
     names = [speaker.name for speaker in speakers]
     speakers = configuration.progress(speakers, desc=f"cohort {folder}", unit="speaker")
-    vectors = [utils.unit_mean(list(model.embed_speaker(encoder, speaker).values())) for speaker in speakers]
+    vectors = [measures.unit_mean(list(embedding.embed_speaker(encoder, speaker).values())) for speaker in speakers]
     return names, np.stack(vectors), notes
 
 
@@ -228,9 +264,9 @@ def cohort(encoder, folder, config):
 
 def gather(findings, config):
     """Return all figures of a run, a dict of plain values, for evaluation.json and report.html."""
-    scored, stored = findings.scored, model.load_thresholds(config.model_path, config.model_num)
-    figures = {"measures": finite(scored.measured((stored or {}).get("calibration"), config.seed)),
-               "points": utils.operating_points(scored.scores, scored.labels),
+    scored, stored = findings.scored, embedding.load_thresholds(config.model_path, config.model_num)
+    figures = {"measures": report.without_infinities(scored.figures((stored or {}).get("calibration"), config.seed)),
+               "points": measures.operating_points(scored.scores, scored.labels),
                "target_trials": int(scored.labels.sum()), "non_target_trials": int((~scored.labels).sum())}
     figures["eer"] = figures["measures"]["eer"]["value"]
     if config.snorm:
@@ -240,24 +276,24 @@ def gather(findings, config):
         if both:
             findings.notes.append(f"{len(both)} speakers of --snorm {config.snorm} carry names of test speakers: a "
                                   "cohort must be of others")
-        after = utils.measures(utils.Trials(scored.normalised(others, COHORT), scored.labels))
+        after = measures.all_measures(measures.Trials(scored.s_norm(others, COHORT), scored.labels))
         figures["snorm"] = {"cohort": str(config.snorm), "speakers": len(others),
                             "highest": min(COHORT, len(others)), "measures": after}
     if findings.evaluation:
         names = findings.evaluation.speakers
         rows = worst_speakers(scored, names, figures["points"]["eer"]["threshold"])
-        figures |= protocol(findings.evaluation) | {
+        figures |= protocol_figures(findings.evaluation) | {
             "conditions": [dict(zip(("condition", "probes", "eer"), row, strict=True)) for row in findings.conditions],
             "worst_speakers": [dict(zip(("speaker", "rejected", "accepted", "confused_with"), row, strict=True))
                                for row in rows]}
     return figures | {
         "notes": findings.notes, "model": str(config.model_path), "model_num": config.model_num,
-        "model_sha256": fingerprint(variable.numpy().tobytes() for variable in findings.encoder.variables),
+        "model_sha256": findings.encoder.sha256,
         "data_sha256": fingerprint(path.read_bytes() for path in findings.sources),
-        "command": shlex.join(sys.argv), "versions": model.versions()}
+        "command": shlex.join(sys.argv), "versions": configuration.versions()}
 
 
-def protocol(evaluation):
+def protocol_figures(evaluation):
     """Return what the report holds of the enrolment protocol."""
     similarity = evaluation.matrix()
     return {"speakers": evaluation.speakers, "enrolment_utterances": evaluation.enrolment_utterances,
@@ -288,33 +324,34 @@ def work(config):
         value = getattr(config, mode)
         if value:
             raise InputError(f"--{mode} is {value}: test.py only tests; python model.py --{mode} {value} does that")
-    model.use_cores()
     findings = score_trials(config) if config.trials else score_speakers(config)
     evaluation, scored = findings.evaluation, findings.scored
     if evaluation:
         print(evaluation.describe())
-    stored = model.load_thresholds(config.model_path, config.model_num)
-    print(utils.describe_rates(scored.scores, scored.labels, stored))
+    stored = embedding.load_thresholds(config.model_path, config.model_num)
+    print(measures.describe_rates(scored.scores, scored.labels, stored))
     figures = gather(findings, config)
-    for table in tables(figures):
-        print(text_table(*table))
+    for table in report.tables(figures):
+        print(report.text_table(*table))
     for note in findings.notes:
         print("note:", note)
-    print("report:", ", ".join(map(str, write_report(findings, figures, config))))
+    history = pathlib.Path(config.model_path, "history.csv")
+    print("report:", ", ".join(map(str, report.write_report(
+        config.report_path, figures, scored, evaluation, utils.History(history, sys.maxsize).rows))))
     if config.save_embeddings:
         save_embeddings(config.save_embeddings, findings)
     if config.store_threshold:
         source = f"{len(evaluation.speakers)} test speakers, {config.utterance_number} enrolment utterances each"
-        model.store_thresholds(config.model_path, config.model_num, evaluation, source)
-        print(f"stored with {config.model_path}: {utils.describe_points(evaluation.points)}")
-        if evaluation.targets < FEWEST_TARGETS:
+        embedding.store_thresholds(config.model_path, config.model_num, evaluation, source)
+        print(f"stored with {config.model_path}: {measures.describe_points(evaluation.points)}")
+        if evaluation.targets < report.FEWEST_TARGETS:
             print(f"note: a threshold of {evaluation.targets} target trials is not trustworthy; use more speakers")
     return 0
 
 
 def main(argv=None):
     """Run the command line; return the exit code."""
-    return configuration.run(work, argv)
+    return configuration.run(work, argv, "test", __doc__)
 
 
 if __name__ == "__main__":
