@@ -61,7 +61,7 @@ class Flag:
 
     name: str
     default: object
-    help: str
+    words: str                      # its help
     group: str
     type: type
     unit: str = ""                  # of a number
@@ -102,7 +102,7 @@ class Flag:
         if self.default is not None:
             facts.append(f"default {self.default}")
         facts = ", ".join(fact for fact in facts if fact)
-        return f"{self.help} ({facts})" if facts else self.help
+        return f"{self.words} ({facts})" if facts else self.words
 
     def options(self):
         """Return the options of argparse's add_argument."""
@@ -120,9 +120,9 @@ def flags():
     found = {}
 
     def group(title, **common):
-        def add(name, default, help, **more):
+        def add(name, default, words, **more):
             kind = more.pop("type", str if default is None else type(default))
-            found[name] = Flag(name, default, help, title, kind, **common | more)
+            found[name] = Flag(name, default, words, title, kind, **common | more)
         return add
 
     add_path_flags(group("data"))
@@ -181,7 +181,7 @@ def add_model_flags(add):
     add("model_num", None, "number of the checkpoint to load; none: the best on validation", type=int, low=0,
         high=sys.maxsize, readers=f"test {LISTENERS}")
     add("export", None, "write the model to this folder, without what only training needs, and end", metavar="DIR",
-        readers="model", excludes=("train", "verify"))
+        readers="model")
     add("restore", False, "go on with the training run in --model_path", readers="model")
     add("init_from", None, "start a new run from the weights of the model in this folder", metavar="DIR",
         readers="model")
@@ -205,7 +205,7 @@ def add_batch_flags(add):
 
 def add_training_flags(add):
     """Add the flags of the loss, the optimizer and the course of training."""
-    add("train", False, "train; without it model.py tests", stored="", excludes=("verify",))
+    add("train", False, "train; without it model.py tests", stored="", excludes=("verify", "export"))
     add("loss", "softmax", "GE2E eq. 6 or eq. 7", choices=("softmax", "contrast"))
     add("optim", "sgd", "optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections "
         "(0.5)", choices=("sgd", "rmsprop", "adam"))
@@ -237,7 +237,7 @@ def add_evaluation_flags(add):
 def add_verification_flags(add):
     """Add the flags of record.py, gui.py and model.py --verify True."""
     add("verify", False, "verify a probe: model.py compares, record.py records one first", readers="model record",
-        excludes=("replace", "forget", "keep_recording"))
+        excludes=("export", "replace", "forget", "keep_recording"))
     add("min_speech", 1.0, "least speech of an enrolment and of a probe, 0.5 s are the least that gives a segment",
         unit="s", low=0.5, high=3600)
     add("far", None, "take the threshold stored for this false-acceptance rate; none: that of the EER", type=float,
@@ -283,7 +283,8 @@ class Help(argparse.Action):
     def __call__(self, parser, namespace, value, option_string=None):
         """Print the help and end."""
         parser = build_parser(parser.description, None) if value == "all" else parser
-        parser.exit(0, parser.format_help())
+        print(parser.format_help())
+        parser.exit()
 
 
 def build_parser(doc="", command=None):
@@ -393,7 +394,7 @@ def adopt(config, stored, source):
 
 # ---- what all commands do alike ---------------------------------------------------------------------------------
 
-def run(work, argv, command, doc):
+def run(work, argv=None, command=None, doc=""):
     """Parse a command's flags, call work(config) and return its exit code; errors become one line and exit code 2."""
     config = get_config(argv, doc, command)
     try:
@@ -455,8 +456,6 @@ def quiet_libraries():
 
 def tensorflow():
     """Return TensorFlow, loaded without its chatter; InputError where it is not installed."""
-    if "tensorflow" in sys.modules and sys.modules["tensorflow"]:
-        return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with quiet_libraries():

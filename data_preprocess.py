@@ -20,7 +20,6 @@ import features
 from configuration import InputError, progress, write_json
 from features import feature_settings, speaker_name, visible_paths
 
-
 # ---- the corpus -------------------------------------------------------------------------------------------------
 
 def find_speakers(raw_path, test_ratio):

@@ -71,6 +71,7 @@ class Encoder:
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_content=self.content, num_threads=1)
+        interpreter.allocate_tensors()
         return interpreter, interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def __call__(self, frames):
@@ -159,7 +160,7 @@ def checkpoint_sha256(model_path, number):
 def export_paths(model_path, number):
     """Return where the exported encoder of a checkpoint may lie: in the model folder, or in the user's cache."""
     own = pathlib.Path(model_path, "encoder.tflite")
-    if number != default_checkpoint(model_path):
+    if number != choose_checkpoint(model_path):
         own = pathlib.Path(f"{checkpoint_path(model_path, number)}.tflite")
     cache = platformdirs.user_cache_path("ge2e-speaker-verification")
     return own, cache / f"{checkpoint_sha256(model_path, number)}.tflite"
@@ -170,28 +171,27 @@ def find_export(model_path, number):
 
     It is kept in the model folder or, where that cannot be written, in the user's cache folder.
     """
-    own = pathlib.Path(model_path, "encoder.tflite")
     if not checkpoint_numbers(model_path):              # a folder that only listens
-        return own
-    paths = export_paths(model_path, number)
-    wanted = checkpoint_sha256(model_path, number)
+        return pathlib.Path(model_path, "encoder.tflite")
+    paths, wanted = export_paths(model_path, number), checkpoint_sha256(model_path, number)
     for path in paths:
         if read_origin(path).get("sha256") == wanted:
             return path
-    problems = [make_export(model_path, number, path) for path in paths[:1]]
-    if problems[0].startswith("cannot write"):
-        problems.append(make_export(model_path, number, paths[1]))
-    if problems[-1]:
+    path = next((path for path in paths if writable(path)), paths[-1])
+    problem = make_export(model_path, number, path)
+    if problem:
         raise InputError(f"--model_path is {model_path}: its encoder.tflite is missing or not of checkpoint {number}, "
-                         f"and {problems[-1]}", f"The model in {model_path} is not ready: {problems[-1]}")
-    return paths[len(problems) - 1]
+                         f"and {problem}", f"The model in {model_path} is not ready: {problem}")
+    return path
+
+
+def writable(path):
+    """Tell whether a file can be written where its folder, or the nearest one above it that exists, lies."""
+    return os.access(next(folder for folder in path.absolute().parents if folder.exists()), os.W_OK)
 
 
 def make_export(model_path, number, path):
     """Export a checkpoint to `path` in a process that loads TensorFlow; return why that cannot be, "" if it was."""
-    folder = path.parent
-    if not os.access(folder if folder.exists() else next(p for p in folder.parents if p.exists()), os.W_OK):
-        return f"cannot write {path}"
     script = pathlib.Path(__file__).with_name("encoder.py")
     print(f"exporting checkpoint {number} to {path}", file=sys.stderr)
     done = subprocess.run([sys.executable, script, str(model_path), str(number), str(path)], check=False, text=True,
@@ -240,27 +240,26 @@ def checkpoint_path(model_path, number):
     return str(pathlib.Path(model_path, "Check_Point", f"model.ckpt-{number}"))
 
 
-def default_checkpoint(model_path):
-    """Return the number of the best checkpoint on validation, else of the last, else of encoder.tflite, or None."""
-    numbers = checkpoint_numbers(model_path)
-    best = (read_thresholds(model_path) or {}).get("best") or {}
-    if not numbers:
-        return read_origin(pathlib.Path(model_path, "encoder.tflite")).get("model_num")
-    return best.get("model_num", numbers[-1])
-
-
 def choose_checkpoint(model_path, model_num=None):
-    """Return the number of the checkpoint to load: the one asked for, else the default; InputError if it is missing."""
-    default = default_checkpoint(model_path)
-    numbers = checkpoint_numbers(model_path) or ([] if default is None else [default])
+    """Return the number of the checkpoint to load: the one asked for, else the best on validation, else the last."""
+    numbers = checkpoint_numbers(model_path)
     if not numbers:
         raise InputError(f"--model_path is {model_path}: there is no checkpoint; train one with "
                          f"python model.py --train True --model_path {model_path}",
                          f"The model in {model_path} has no checkpoint.")
-    chosen = default if model_num is None else model_num
+    best = (read_thresholds(model_path) or {}).get("best") or {"model_num": numbers[-1]}
+    chosen = best["model_num"] if model_num is None else model_num
     if chosen not in numbers:
         raise InputError(f"--model_num is {chosen}: {model_path} has the checkpoints {', '.join(map(str, numbers))}")
     return chosen
+
+
+def choose_exported(model_path, model_num=None):
+    """Return the number of the checkpoint to listen with; a folder that only listens has encoder.tflite alone."""
+    number = read_origin(pathlib.Path(model_path, "encoder.tflite")).get("model_num")
+    if checkpoint_numbers(model_path) or number is None or model_num not in (None, number):
+        return choose_checkpoint(model_path, model_num)
+    return number
 
 
 def load_config(model_path):
@@ -297,7 +296,7 @@ def load_encoder(model_path, model_num=None):
         If the folder holds no model, not that checkpoint, or one that is not exported where TensorFlow is missing.
     """
     stored = load_config(model_path)
-    number = choose_checkpoint(model_path, model_num)
+    number = choose_exported(model_path, model_num)
     encoder = Encoder(find_export(model_path, number))
     flags = stored["flags"] if "ancestor" not in stored else encoder.origin["flags"]
     return encoder, config_of(model_path, flags, number)
@@ -359,8 +358,9 @@ def parse_thresholds(stored):
     curve = stored.get("curve", {"far": measures.CURVE, "frr": measures.CURVE})
     numbers += [*curve["far"], *curve["frr"], stored["model_num"]]
     best = stored.get("best")
-    numbers += [best[name] for name in ("model_num", "valid_loss")] if best else []
-    if not np.isfinite(np.array(numbers, float)).all() or {len(curve["far"]), len(curve["frr"])} != {len(measures.CURVE)}:
+    numbers += [best["model_num"], best.get("valid_loss", 0)] if best else []
+    lengths = {len(curve["far"]), len(curve["frr"])}
+    if not np.isfinite(np.array(numbers, float)).all() or lengths != {len(measures.CURVE)}:
         raise ValueError("its numbers are not finite, or too few")
     if not isinstance(stored.get("source", ""), str) or any(isinstance(number, (str, bool)) for number in numbers):
         raise ValueError("a text where a number must be, or the reverse")

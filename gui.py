@@ -195,7 +195,7 @@ class App:
         self.worker = threading.Thread(target=self.labour, daemon=True)
         self.worker.start()
         self.card("Loading the model …", MUTED, "This takes a few seconds.")
-        self.run(lambda: verifier("enrolled"), self.show_people, lambda text: self.say(text, BAD))
+        self.run(lambda: verifier("list_enrolled"), self.show_people, lambda text: self.say(text, BAD))
         self.run(devices, self.show_devices, self.show_devices)
         self.run(lambda: verifier("load"), self.show_loaded, self.show_loaded)
         self.poll()
@@ -227,8 +227,8 @@ class App:
         self.build_people(people)
         self.build_enrolment(people)
         self.build_probe(probe)
-        self.pictures = {"spectrum": self.picture(self.result, "top"), "matrix": self.picture(comparison, "left"),
-                         "plane": self.picture(comparison, "left")}
+        self.pictures = {"spectrum": self.picture(self.result, "top"), "likeness": self.picture(comparison, "left"),
+                         "map": self.picture(comparison, "left")}
 
     def text(self, parent, **options):
         """Return a new label that wraps its text to its own width."""
@@ -479,7 +479,8 @@ class App:
     def enroll(self, path=None):
         """Add a recording to the speaker named, from a file or the microphone."""
         name = features.speaker_name(self.name.get().strip())
-        self.take(f"Recording an enrolment of {shortened(name)}.", path, lambda sound: self.verifier("enroll", name, sound),
+        self.take(f"Recording an enrolment of {shortened(name)}.", path,
+                  lambda sound: self.verifier("enroll", name, sound),
                   lambda name: self.refresh(" ".join([f"A recording of {name} is enrolled.", *self.notes]), name))
 
     def verify(self, path=None):
@@ -541,7 +542,7 @@ class App:
 
     def refresh(self, text, name=""):
         """Show the speakers, and the last probe compared with them, after a change."""
-        self.run(lambda: (self.verifier("enrolled"), self.loaded and self.verifier("compare")),
+        self.run(lambda: (self.verifier("list_enrolled"), self.loaded and self.verifier("compare")),
                  lambda answer: (self.show_people(answer[0], name), self.show_heard(answer[1]), self.say(text)))
 
     # ---- what it hears of
@@ -615,7 +616,7 @@ class App:
 
     def draw_all(self):
         """Ask for the pictures that can be seen."""
-        for name in ("matrix", "plane") if self.tabs.index("current") else ("spectrum",):
+        for name in ("likeness", "map") if self.tabs.index("current") else ("spectrum",):
             self.draw(name)
 
     def draw(self, name):

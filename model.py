@@ -262,7 +262,7 @@ class Trainer:
         (self.folder / "Check_Point").mkdir(parents=True, exist_ok=True)
         self.checkpoint.write(embedding.checkpoint_path(self.folder, self.iteration))
         best = (embedding.read_thresholds(self.folder) or {}).get("best")
-        if evaluation and (best is None or loss <= best["valid_loss"]):
+        if evaluation and (best is None or loss <= best.get("valid_loss", math.inf)):
             best = {"model_num": self.iteration, "valid_loss": loss, "valid_eer": evaluation.eer}
             source = (f"{len(self.validation)} validation speakers, {self.config.utterance_number} enrolment "
                       "utterances each")

@@ -256,7 +256,7 @@ def enroll(config, speaker, wave, source="microphone"):
     Raises
     ------
     InputError
-        If the name cannot be one, the recording will not do (`check_recording`), or older recordings have other features.
+        If the name cannot be one, `check_recording` refuses the recording, or older ones have other features.
     """
     name = features.speaker_name(speaker)
     segments, seconds = check_recording(wave, config)
@@ -426,7 +426,7 @@ def verify_recording(config, name):
     sources = verification.enrolment_sources(config.enroll_path)
     if "speaker" in config.given and name not in sources:
         raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
-    verification.choose_threshold(config, embedding.choose_checkpoint(config.model_path, config.model_num))
+    verification.choose_threshold(config, embedding.choose_exported(config.model_path, config.model_num))
     with ThreadPoolExecutor(1) as background:
         enrolment = background.submit(verification.open_enrolment, argparse.Namespace(**vars(config)))
         wave, source = get_recording(config, "the probe")

@@ -48,7 +48,8 @@ def tables(figures):
     if "snorm" in figures:
         after = figures["snorm"]["measures"]
         found.append((f"Adaptive s-norm with {figures['snorm']['cohort']}", ("", "before", "after"), [
-            (NAMES[name], figure_text(figures["measures"][name]["value"]), figure_text(value)) for name, value in after.items()]))
+            (NAMES[name], figure_text(figures["measures"][name]["value"]), figure_text(value))
+            for name, value in after.items()]))
     if "conditions" in figures:
         found += [("Conditions", ("", "probes", "EER"), [(row["condition"], str(row["probes"]), figure_text(row["eer"]))
                                                          for row in figures["conditions"]]),

@@ -93,7 +93,9 @@ def find_recordings(names, folder):
             known.setdefault(key, []).append(folder / file)
     found = {}
     for name in names:
-        other_suffix = str(pathlib.PurePosixPath(name).with_suffix("")) if name.lower().endswith(tuple(audio.SUFFIXES)) else name
+        other_suffix = name
+        if pathlib.PurePosixPath(name).suffix.lower() in audio.SUFFIXES:
+            other_suffix = str(pathlib.PurePosixPath(name).with_suffix(""))
         candidates = known.get(name) or known.get(other_suffix) or []
         exact = [path for path in candidates if path == folder / name]
         found[name] = (exact or candidates)[0] if exact or len(candidates) == 1 else None
@@ -186,16 +188,17 @@ def shortened_probes(encoder, speakers, evaluation, seconds, config):
     silence, vectors = np.full(evaluation.probe_vectors.shape[1], np.nan, np.float32), []
     hop_length, utterances = round(config.hop * config.sr), {}
     for speaker in speakers:
-        features = speaker.load()
-        utterances.update({(speaker.name, utterance.file): (features, utterance) for utterance in speaker.voiced})
+        rows = speaker.load()
+        utterances.update({(speaker.name, utterance.file): (rows, utterance) for utterance in speaker.voiced})
     for probe in evaluation.probes:
-        features, utterance = utterances.get(probe, (None, None))
+        rows, utterance = utterances.get(probe, (None, None))
         if utterance is None or utterance.speech_seconds < seconds:
             vectors.append(silence)
             continue
         total = 1 + round(utterance.speech_seconds * config.sr) // hop_length
-        frames = audio.frames_of(features[utterance.first:utterance.first + utterance.count], total)
-        vectors.append(embedding.embed(encoder, audio.cut_segments(frames[:round(seconds / config.hop)], features.shape[2])))
+        frames = audio.frames_of(rows[utterance.first:utterance.first + utterance.count], total)
+        frames = frames[:round(seconds / config.hop)]
+        vectors.append(embedding.embed(encoder, audio.cut_segments(frames, rows.shape[2])))
     return np.array(vectors)
 
 

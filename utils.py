@@ -21,7 +21,6 @@ from audio import N_MELS
 from configuration import InputError, tf, write_whole
 from measures import Scored, operating_points, unit_mean
 
-
 # ---- batches ----------------------------------------------------------------------------------------------------
 
 def channel_statistics(speakers, rng):

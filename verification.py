@@ -1,9 +1,8 @@
 """Enrolments, probes, verdicts: is it the same person, or who of several is it?
 
-    verifier = verification.Verifier(config)
-    voices = verifier.voices("./enroll")
-    for probe in verifier.probes("other.wav"):
-        print(verifier.compare(probe, voices))
+>>> verifier, voices = verification.open_enrolment(config)
+    for verdict in verification.verify(config, verifier, voices):
+        print(verdict)
 """
 import json
 import pathlib
@@ -19,7 +18,6 @@ import features
 import measures
 from configuration import InputError
 from features import normal_form
-
 
 # ---- what is enrolled, what is a probe --------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import audio
 import gui  # and no more than the window itself: the rest is imported where it is needed
 
 ROUNDS = 3
@@ -103,7 +104,6 @@ def enrol(folder, model_path):
     import voices
 
     import configuration
-    import data_preprocess
     import record
 
     config = configuration.get_config(["--model_path", model_path, "--enroll_path", f"{folder}/enroll"])
@@ -115,7 +115,7 @@ def enrol(folder, model_path):
             path = f"{folder}/probe.wav"
             soundfile.write(path, np.resize(voices.utterance(voice, SECONDS, rng), SECONDS * voices.SR), voices.SR)
             if take < 3:
-                record.enroll(config, f"voice{number:02}", data_preprocess.load_audio(path, config.sr))
+                record.enroll(config, f"voice{number:02}", audio.load_audio(path, config.sr))
     return soundfile.read(path, dtype="int16")
 
 

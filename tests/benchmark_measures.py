@@ -13,6 +13,8 @@ import time
 
 import numpy as np
 
+import measures
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -36,18 +38,18 @@ def measure(kind):
     import resource
 
     import test
-    import utils
 
     if kind == "measures":
         vectors, enrolled, probes, labels, _ = draw(500, 1_000_000, 10_000, 10)
         started = time.perf_counter()
         scores = test.cosines(vectors, enrolled, probes)
-        utils.measures(utils.Trials(scores, labels), None, utils.llr_costs(12 * scores - 3, labels))
+        measures.all_measures(measures.Trials(scores, labels), None, measures.llr_costs(12 * scores - 3, labels))
     else:
         vectors, enrolled, probes, labels, speakers = draw(100, 100_000, 10_000, 10)
         scores = test.cosines(vectors, enrolled, probes)
         started = time.perf_counter()
-        utils.bootstrap(utils.Trials(scores, labels), *speakers, costs=utils.llr_costs(12 * scores - 3, labels))
+        costs = measures.llr_costs(12 * scores - 3, labels)
+        measures.bootstrap(measures.Trials(scores, labels), *speakers, costs=costs)
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 

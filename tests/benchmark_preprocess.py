@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import voices
 
+import audio
 import data_preprocess
 
 BAR = 2.5
@@ -50,7 +51,7 @@ def plain_loop(raw):
 def read_all(paths):
     """Read and resample files."""
     for path in paths:
-        data_preprocess.load_audio(path, SR)
+        audio.load_audio(path, SR)
 
 
 def limit(raw):

@@ -14,6 +14,9 @@ import time
 
 import numpy as np
 
+from configuration import tf
+from encoder import build_encoder
+
 SIZES = {(4, 5): 0.8, (32, 5): 0.7, (64, 10): 0.6}     # (N, M): the most of PyTorch's time that we may take
 ROUNDS = 3
 
@@ -41,8 +44,8 @@ def tensorflow_step(n, m):
 
     model.use_cores()
     config = configuration.get_config(["--train"])
-    step = model.build_step(model.build_encoder(config), model.build_optimizer(config), n, m, "softmax")
-    frames = model.tf.constant(crops(n, m))
+    step = model.build_step(build_encoder(config), model.build_optimizer(config), n, m, "softmax")
+    frames = tf.constant(crops(n, m))
     return lambda: float(step(frames))
 
 

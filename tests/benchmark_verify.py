@@ -24,6 +24,7 @@ import voices
 import configuration
 import data_preprocess
 import model
+import verification
 
 RUNS = 7
 PEER = "import tensorflow, librosa, sys; librosa.effects.split(librosa.load(sys.argv[1], sr=None)[0])"
@@ -51,7 +52,7 @@ def seconds_of(*command):
 
 def warm_seconds(folder, files):
     """Return the seconds that a loaded model takes from a 5 s file to the verdict, after two probes before."""
-    verifier = model.Verifier(configuration.get_config(["--model_path", str(folder), "--threshold", "0"]))
+    verifier = verification.Verifier(configuration.get_config(["--model_path", str(folder), "--threshold", "0"]))
     enrolled, times = verifier.voices(files[0]), []
     for _ in range(RUNS + 2):
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """What several test modules use: small corpora and feature folders."""
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -14,6 +15,10 @@ import voices
 
 import configuration
 import data_preprocess
+import embedding
+import features
+import service
+import utils
 
 TRAIN_FLAGS = ["--speaker_number", "3", "--utterance_number", "3", "--hidden", "16", "--proj", "8", "--num_layer", "2",
                "--valid_ratio", "0.5", "--valid_every", "4", "--optim", "adam", "--lr", "0.01"]
@@ -39,7 +44,13 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def features(corpus, tmp_path_factory):
+def voice(corpus):
+    """The folder of one synthetic voice."""
+    return corpus / "test" / "voice08"
+
+
+@pytest.fixture(scope="session")
+def made_features(corpus, tmp_path_factory):
     """The corpus preprocessed by the command, in train/ and test/."""
     folder = tmp_path_factory.mktemp("features")
     code = data_preprocess.main(["--raw_path", str(corpus), "--train_path", str(folder / "train"),
@@ -48,18 +59,18 @@ def features(corpus, tmp_path_factory):
     return folder
 
 
-def train_flags(features, folder, *argv):
+def train_flags(made_features, folder, *argv):
     """Return the flags that train a small model on the preprocessed corpus."""
-    return ["--train", "--train_path", str(features / "train"), "--model_path", str(folder), *TRAIN_FLAGS,
+    return ["--train", "--train_path", str(made_features / "train"), "--model_path", str(folder), *TRAIN_FLAGS,
             *map(str, argv)]
 
 
 @pytest.fixture(scope="session")
-def trained(features, tmp_path_factory):
+def trained(made_features, tmp_path_factory):
     """A model of 8 iterations, validated at 4 and 8."""
     import model
     folder = tmp_path_factory.mktemp("trained") / "model"
-    assert model.main(train_flags(features, folder, "--iteration", 8)) == 0
+    assert model.main(train_flags(made_features, folder, "--iteration", 8)) == 0
     return folder
 
 
@@ -70,7 +81,7 @@ def write_features(tmp_path):
     def write(speakers, name="features", **settings):
         folder = tmp_path / name
         folder.mkdir()
-        flags = data_preprocess.feature_settings(configuration.get_config([])) | settings
+        flags = features.feature_settings(configuration.get_config([])) | settings
         configuration.write_json(folder / "manifest.json", {"settings": flags})
         for index, counts in enumerate(speakers):
             rows = sum(counts)
@@ -162,3 +173,19 @@ def microphone(monkeypatch):
             monkeypatch.setenv(name, microphone.environment[name])
         yield microphone
         microphone.stop()
+
+
+@pytest.fixture
+def engine(trained, tmp_path):
+    """A real model's process; its folders are below tmp_path."""
+    engine = service.Engine(configuration.get_config([
+        "--model_path", str(trained), "--enroll_path", str(tmp_path / "enroll"), "--verify_path",
+        str(tmp_path / "verify")]))
+    yield engine
+    engine.close()
+    assert not engine.process.is_alive()
+
+
+def evaluate(encoder, speakers, m):
+    """Return utils.Evaluation of speakers embedded by an encoder, TensorFlow's or LiteRT's."""
+    return utils.evaluate(functools.partial(embedding.embed_speaker, encoder), speakers, m)

@@ -21,6 +21,7 @@ from matplotlib.image import imsave
 import configuration
 import gui
 import record
+import service
 from configuration import InputError
 
 tk = pytest.importorskip("tkinter")
@@ -74,7 +75,7 @@ class FakeModel:
         self.calls.append(name)
         return getattr(self, name)(*arguments)
 
-    def enrolled(self):
+    def list_enrolled(self):
         return sorted(self.people.values(), key=lambda person: person.name)
 
     def load(self):
@@ -82,7 +83,7 @@ class FakeModel:
             raise InputError("--model_path is ./model: there is no model; train one")
         rates = [(1 - i / 400, i / 400) for i in range(401)]
         problem = "" if self.measured else "measure one with python test.py"
-        return gui.Loaded(8000, self.measured, (0.0123, 0.0456), problem, rates)
+        return service.Loaded(8000, self.measured, (0.0123, 0.0456), problem, rates)
 
     def enroll(self, name, sound):
         if isinstance(sound, str):
@@ -96,7 +97,7 @@ class FakeModel:
 
     def verify(self, sound):
         scores = sorted(((name, self.scores[name]) for name in self.people), key=lambda pair: -pair[1])
-        return gui.Heard(scores, 3.2, "")
+        return service.Heard(scores, 3.2, "")
 
     def compare(self):
         return None
@@ -313,7 +314,7 @@ def test_the_comparison_is_drawn_when_it_is_looked_at(open_window):
     app.tabs.select(1)
     app.root.update()
     wait(app, settled(app))
-    assert all(app.pictures[name].type(app.pictures[name].find_all()[0]) == "image" for name in ("matrix", "plane"))
+    assert all(app.pictures[name].type(app.pictures[name].find_all()[0]) == "image" for name in ("likeness", "map"))
 
 
 # ---- recording --------------------------------------------------------------------------------------------------
@@ -488,27 +489,6 @@ def test_it_starts_without_tensorflow_and_matplotlib():
 
 # ---- the model's process ----------------------------------------------------------------------------------------
 
-@pytest.fixture
-def engine(trained, tmp_path):
-    """A real model's process; its folders are below tmp_path."""
-    engine = gui.Engine(configuration.get_config([
-        "--model_path", str(trained), "--enroll_path", str(tmp_path / "enroll"), "--verify_path",
-        str(tmp_path / "verify")]))
-    yield engine
-    engine.close()
-    assert not engine.process.is_alive()
-
-
-def test_a_process_that_dies_is_an_error_and_no_wait(engine):
-    assert engine("enrolled") == []
-    with pytest.raises(InputError, match="cannot be read: "):
-        engine("enroll", "Ana", __file__)
-    with pytest.raises(InputError, match="this is a fault of the program, AttributeError"):
-        engine("dance")
-    engine.process.kill()
-    with pytest.raises(InputError, match="the model's process has ended"):
-        engine("enrolled")
-
 
 def test_a_narrow_file_is_noted(ana_and_bo, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "4k.wav", WAVE, 4000)
@@ -523,21 +503,6 @@ def test_a_narrow_file_is_noted(ana_and_bo, tmp_path, monkeypatch):
     wait(ana_and_bo, settled(ana_and_bo))
     assert message(ana_and_bo).startswith("A recording of Ana is enrolled. ")
     assert "4k.wav is at 4000 Hz" in message(ana_and_bo)
-
-
-def test_the_window_judges_what_it_heard(trained, corpus, tmp_path, monkeypatch):
-    """Another program replaces the probe's file before the verdict; the verdict is on our own recording."""
-    monkeypatch.chdir(tmp_path)
-    voices = [str(corpus / "test" / name / "00.wav") for name in ("voice08", "voice09")]
-    config = configuration.get_config(["--model_path", str(trained)])
-    record.adopt_model(config)
-    service = gui.Service(config)
-    service.load()
-    service.enroll("Ana", voices[0])
-    own, save = service.verify(voices[0]), record.save_probe
-    monkeypatch.setattr(record, "save_probe", lambda config, wave, source: save(config, service.sound(voices[1])[0]))
-    assert service.verify(voices[0]).scores == own.scores
-    assert own.scores == [("Ana", pytest.approx(1, abs=1e-5))]
 
 
 def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monkeypatch):
@@ -571,7 +536,7 @@ def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monke
     app.tabs.select(1)
     app.root.update()
     wait(app, settled(app))
-    assert app.pictures["plane"].type(app.pictures["plane"].find_all()[0]) == "image"
+    assert app.pictures["map"].type(app.pictures["map"].find_all()[0]) == "image"
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     app.enroll_button.invoke()
     wait(app, lambda: card(app)[0].startswith("Speak now"))

@@ -6,7 +6,8 @@ import pytest
 import sklearn.isotonic
 import sklearn.metrics
 
-import utils
+import measures
+from configuration import InputError
 
 
 def draw(n=400, ties=1, seed=0):
@@ -35,36 +36,36 @@ def loop_cllr(llrs, labels):
 
 def test_detection_cost_and_area_equal_others():
     scores, labels = draw()
-    far, frr = utils.Trials(scores, labels).rates()
+    far, frr = measures.Trials(scores, labels).rates()
     for p in (0.01, 0.05, 0.5, 0.9):
-        assert utils.min_dcf(far, frr, p) == pytest.approx(loop_min_dcf(scores, labels, p))
-    assert utils.area_under_curve(far, frr) == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores))
+        assert measures.min_dcf(far, frr, p) == pytest.approx(loop_min_dcf(scores, labels, p))
+    assert measures.area_under_curve(far, frr) == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores))
     fpr, tpr, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
     for bound in (0.01, 0.1):
-        assert utils.miss_rate(far, frr, bound) == pytest.approx(1 - tpr[fpr <= bound].max())
+        assert measures.miss_rate(far, frr, bound) == pytest.approx(1 - tpr[fpr <= bound].max())
 
 
 def test_cllr_equals_a_loop_and_its_least_scikit_learns_isotonic_regression():
     scores, labels = draw()
-    assert utils.cllr(3 * scores - 2, labels) == pytest.approx(loop_cllr(3 * scores - 2, labels))
+    assert measures.cllr(3 * scores - 2, labels) == pytest.approx(loop_cllr(3 * scores - 2, labels))
     posterior = sklearn.isotonic.IsotonicRegression().fit_transform(scores, labels)
     with np.errstate(divide="ignore"):
         llrs = np.log(posterior / (1 - posterior)) - np.log(labels.sum() / (~labels).sum())
-    assert utils.min_cllr(utils.Trials(scores, labels)) == pytest.approx(loop_cllr(llrs, labels))
-    assert loop_cllr(llrs, labels) < utils.cllr(1.5 * scores - 1, labels) < 1
+    assert measures.min_cllr(measures.Trials(scores, labels)) == pytest.approx(loop_cllr(llrs, labels))
+    assert loop_cllr(llrs, labels) < measures.cllr(1.5 * scores - 1, labels) < 1
 
 
 @pytest.mark.parametrize(("llrs", "labels", "expected"), [
     ([0, 0], [1, 0], 1.0), ([np.log(3), -np.log(3)], [1, 0], np.log2(4 / 3)), ([np.inf, -np.inf], [1, 0], 0.0),
     ([-np.inf, 0], [1, 0], np.inf)])
 def test_cllr_by_hand(llrs, labels, expected):
-    assert utils.cllr(llrs, labels) == pytest.approx(expected)
+    assert measures.cllr(llrs, labels) == pytest.approx(expected)
 
 
 def test_costs_at_the_bayes_threshold_by_hand():
     """At p = 0.01 a trial is accepted from log 99 = 4.6 on: one of two targets missed, one of four others accepted."""
     llrs, labels = np.array([5.0, 4.0, 4.7, 1.0, -2.0, -9.0]), np.array([1, 1, 0, 0, 0, 0], bool)
-    found = utils.measures(utils.Trials(llrs, labels), None, utils.llr_costs(llrs, labels))
+    found = measures.all_measures(measures.Trials(llrs, labels), None, measures.llr_costs(llrs, labels))
     assert found["act_dcf_0.01"] == pytest.approx((0.01 * 0.5 + 0.99 * 0.25) / 0.01)
     assert found["act_dcf_0.05"] == pytest.approx(0.95 * 0.25 / 0.05)       # from 2.9 on: none missed, one accepted
     assert found["frr_at_far_0.01"] is None                                 # four non-target trials cannot show it
@@ -78,8 +79,8 @@ def test_costs_at_the_bayes_threshold_by_hand():
     ([1, 2, 3], [0, 0, 1], {"eer": 0, "auc": 1, "min_dcf_0.05": 0, "min_cllr": 0}),                     # one target
     ([1, 2, 2, 3], [0, 0, 1, 1], {"eer": 0.25, "auc": 0.875, "min_dcf_0.05": 0.5})])                    # a tie
 def test_degenerate_cases_have_an_answer(scores, labels, expected):
-    found = utils.measures(utils.Trials(scores, labels))
-    found["min_cllr"] = utils.min_cllr(utils.Trials(scores, labels))
+    found = measures.all_measures(measures.Trials(scores, labels))
+    found["min_cllr"] = measures.min_cllr(measures.Trials(scores, labels))
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
@@ -87,9 +88,10 @@ def test_weights_are_repetitions():
     scores, labels = draw(200)
     weights = np.random.default_rng(1).integers(0, 4, 200)
     llrs = 2 * scores - 1
-    weighted = utils.measures(utils.Trials(scores, labels), weights.astype(float), utils.llr_costs(llrs, labels))
+    weighted = measures.all_measures(measures.Trials(scores, labels), weights.astype(float),
+                                     measures.llr_costs(llrs, labels))
     again = [np.repeat(values, weights) for values in (scores, labels, llrs)]
-    repeated = utils.measures(utils.Trials(*again[:2]), None, utils.llr_costs(again[2], again[1]))
+    repeated = measures.all_measures(measures.Trials(*again[:2]), None, measures.llr_costs(again[2], again[1]))
     assert len(weighted) == 10
     assert weighted == pytest.approx(repeated)
 
@@ -99,7 +101,7 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
     rng = np.random.default_rng(0)
     enrolled, probes = (part.ravel() for part in np.indices((6, 6)))
     scores, labels = rng.standard_normal(36) + 2 * (enrolled == probes), enrolled == probes
-    trials = utils.Trials(scores, labels)
+    trials = measures.Trials(scores, labels)
 
     class Draws:
         def __init__(self, drawn):
@@ -113,8 +115,8 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
         monkeypatch.setattr(np.random, "default_rng", lambda seed, drawn=drawn: Draws(drawn))
         counts = np.bincount(list(drawn), minlength=6)
         repeats = [counts[i] if i == j else counts[i] * counts[j] for i, j in zip(enrolled, probes, strict=True)]
-        expected = utils.measures(utils.Trials(np.repeat(scores, repeats), np.repeat(labels, repeats)))
-        found = utils.bootstrap(trials, enrolled, probes, resamples=3)
+        expected = measures.all_measures(measures.Trials(np.repeat(scores, repeats), np.repeat(labels, repeats)))
+        found = measures.bootstrap(trials, enrolled, probes, resamples=3)
         assert found["eer"] == pytest.approx((expected["eer"], expected["eer"]))
         assert found["auc"] == pytest.approx((expected["auc"], expected["auc"]))
         assert found["frr_at_far_0.01"] is None
@@ -123,8 +125,8 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
 def test_two_speakers_have_no_interval():
     """Only the draw of both holds target and non-target trials: it would tell a width of zero."""
     speakers = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
-    trials = utils.Trials([0.9, 0.1, 0.2, 0.8], [True, False, False, True])
-    assert set(utils.bootstrap(trials, *speakers).values()) == {None}
+    trials = measures.Trials([0.9, 0.1, 0.2, 0.8], [True, False, False, True])
+    assert set(measures.bootstrap(trials, *speakers).values()) == {None}
 
 
 def test_the_interval_narrows_with_more_speakers():
@@ -134,8 +136,9 @@ def test_the_interval_narrows_with_more_speakers():
         enrolled, probes = (part.ravel() for part in np.indices((n, n)))
         own = rng.standard_normal(n)                              # some speakers are easier than others
         scores = rng.standard_normal(n * n) + (enrolled == probes) * (3 + own[enrolled])
-        low, high = utils.bootstrap(utils.Trials(scores, enrolled == probes), enrolled, probes, resamples=200)["auc"]
-        assert low < utils.measures(utils.Trials(scores, enrolled == probes))["auc"] < high
+        trials = measures.Trials(scores, enrolled == probes)
+        low, high = measures.bootstrap(trials, enrolled, probes, resamples=200)["auc"]
+        assert low < measures.all_measures(trials)["auc"] < high
         widths.append(high - low)
     assert widths[1] < 0.6 * widths[0]
 
@@ -146,8 +149,8 @@ def test_calibration_finds_the_ratio_of_two_gaussians():
     labels = rng.random(40000) < 0.05
     scores = 0.2 * rng.standard_normal(40000) + 0.5 * labels
     scores[:10] = -np.inf
-    assert utils.calibrate(scores, labels) == pytest.approx((12.5, -3.125), rel=0.05)
-    scale, offset = utils.calibrate([0.9, 0.8, 0.1, 0.0], [True, True, False, False])        # separable
+    assert measures.calibrate(scores, labels) == pytest.approx((12.5, -3.125), rel=0.05)
+    scale, offset = measures.calibrate([0.9, 0.8, 0.1, 0.0], [True, True, False, False])        # separable
     assert 0 < scale < 100
     assert -offset / scale == pytest.approx(0.45, abs=0.01)
 
@@ -157,7 +160,7 @@ def test_a_score_file_measured_by_others():
     lines = [line.split() for line in (pathlib.Path(__file__).parent / "scores.txt").read_text().splitlines()]
     scores, labels = np.array([float(line[0]) for line in lines]), np.array([line[1] == "target" for line in lines])
     assert (len(scores), labels.sum()) == (400, 80)
-    found = utils.measures(utils.Trials(scores, labels), None, utils.llr_costs(12 * scores - 4, labels))
+    found = measures.all_measures(measures.Trials(scores, labels), None, measures.llr_costs(12 * scores - 4, labels))
     assert found["cllr"] == pytest.approx(0.332774796357662, abs=1e-12)
     assert found["min_cllr"] == pytest.approx(0.2778257748653687, abs=1e-12)
     fpr, tpr, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
@@ -166,3 +169,98 @@ def test_a_score_file_measured_by_others():
     assert found["min_dcf_0.05"] == pytest.approx(np.min(0.05 * (1 - tpr) + 0.95 * fpr) / 0.05)
     assert found["min_dcf_0.01"] == pytest.approx(np.min(0.01 * (1 - tpr) + 0.99 * fpr) / 0.01)
     assert found["auc"] == pytest.approx(sklearn.metrics.auc(fpr, tpr))
+
+
+FOUR = np.array([
+    [[.77, -.13, .7, .42], [-.15, -.19, -.11, -.24], [.77, -.2, .46, .35], [.34, -.06, .16, -.28],
+     [.13, -.23, .03, -.4]],
+    [[.25, .99, -.07, .7], [.24, .99, -.09, .69], [.22, .99, -.06, .69], [.31, 1., .02, .71], [.26, 1., -.05, .69]],
+    [[.58, .0, .95, .38], [.27, -.14, .3, -.34], [.31, -.15, .34, -.32], [.53, -.04, .99, .26], [.51, -.09, .99, .18]],
+    [[.59, .64, .62, .85], [.59, .49, .73, .75], [.37, .99, .01, .78], [.39, .95, .06, .85], [.33, .99, .01, .75]]])
+
+
+TWO = FOUR[:2, :, :2]
+
+
+@pytest.mark.parametrize(("matrix", "eer", "threshold", "far", "frr"), [
+    (FOUR, 0.25, 0.58, 0.25, 0.25),     # its 0.53 accepts the same trials: it took score > 0.53, and 0.58 is the next
+    (TWO, 0.20, 0.26, 0.20, 0.20)])
+def test_the_published_matrices(matrix, eer, threshold, far, frr):
+    labels = np.broadcast_to(np.eye(len(matrix), dtype=bool)[:, None], matrix.shape)
+    assert measures.equal_error_rate(matrix, labels) == pytest.approx((eer, threshold))
+    assert measures.operating_points(matrix, labels)["eer"] == pytest.approx(
+        {"threshold": threshold, "far": far, "frr": frr})
+
+
+def test_error_rates_by_hand():
+    thresholds, far, frr = measures.error_rates([0.9, 0.4, 0.4, 0.1], [True, True, False, False])
+    assert thresholds.tolist() == [0.1, 0.4, 0.9, np.inf]
+    assert far.tolist() == [1.0, 0.5, 0.0, 0.0]
+    assert frr.tolist() == [0.0, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("scores", "labels", "eer"), [
+    ([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 0.0),                    # perfect, below and above 0.5
+    ([-0.1, -0.2, -0.8, -0.9], [1, 1, 0, 0], 0.0),                # perfect, where the ancestors' grid saw nothing
+    ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0], 1.0),                    # inverted
+    ([0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], 0.5),                    # all equal: accept all or none
+    ([0.3, 0.4, 0.2, 0.1], [1, 1, 0, 0], 0.0),
+    ([-np.inf, 0.6, 0.5, 0.1], [1, 1, 0, 0], 0.5),                # a target probe without speech is lost
+])
+def test_equal_error_rates_by_hand(scores, labels, eer):
+    assert measures.equal_error_rate(scores, labels)[0] == pytest.approx(eer)
+
+
+def test_error_rates_agree_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    labels = rng.random(500) < 0.2
+    scores = np.round(rng.standard_normal(500) + labels, 1)        # rounded: many ties
+    thresholds, far, frr = measures.error_rates(scores, labels)
+    fpr, tpr, cuts = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
+    assert len(thresholds) == len(cuts) > 50
+    np.testing.assert_allclose(thresholds, cuts[::-1])
+    np.testing.assert_allclose(far, fpr[::-1], atol=1e-12)
+    np.testing.assert_allclose(frr, 1 - tpr[::-1], atol=1e-12)
+
+
+@pytest.mark.parametrize(("scores", "labels", "words"), [
+    ([0.1, np.nan], [True, False], "1 of 2 scores are NaN"), ([0.1, 0.2], [True, True], "2 target and 0 non-target"),
+    ([], [], "0 target and 0 non-target")])
+def test_what_has_no_error_rate(scores, labels, words):
+    with pytest.raises(InputError, match=words):
+        measures.error_rates(scores, labels)
+
+
+def test_operating_points_by_hand():
+    others = np.arange(200) / 1000                                 # 0.000 ... 0.199
+    scores = np.concatenate([others, [0.1985, 0.5]])
+    points = measures.operating_points(scores, np.arange(202) >= 200, false_alarms=(0.01, 0.001))
+    assert points["0.01"] == pytest.approx({"threshold": 0.198, "far": 0.01, "frr": 0.0})   # two of 200 pass
+    assert "0.001" not in points                                   # 200 non-target trials cannot show 1 in 1000
+    assert points["eer"] == pytest.approx({"threshold": 0.1985, "far": 0.005, "frr": 0.0})
+
+
+def test_a_bound_that_only_rejecting_all_keeps_is_left_out():
+    points = measures.operating_points([0.9, *[0.99] * 100], [True, *[False] * 100], false_alarms=(0.01,))
+    assert points.keys() == {"eer"}
+
+
+def test_s_norm_equals_a_loop():
+    rng = np.random.default_rng(0)
+    vectors = {name: vector / np.linalg.norm(vector) for name, vector in zip("abcd", rng.standard_normal((4, 6)),
+                                                                           strict=True)}
+    cohort = rng.standard_normal((9, 6))
+    pairs = [("a", "b"), ("a", "c"), ("d", "b")]
+    raw = np.array([vectors[first] @ vectors[second] for first, second in pairs])
+    zeros = np.zeros(3, int)
+    scored = measures.Scored([p[0] for p in pairs], [p[1] for p in pairs], raw, np.array([True, False, False]), zeros,
+                          zeros, vectors)
+    for k in (4, 200):
+        expected = []
+        for (first, second), score in zip(pairs, raw, strict=True):
+            sides = []
+            for name in (first, second):
+                highest = sorted((float(vectors[name] @ other) for other in cohort), reverse=True)[:k]
+                sides.append((score - np.mean(highest)) / np.std(highest))
+            expected.append(sum(sides) / 2)
+        assert scored.s_norm(cohort, k) == pytest.approx(np.array(expected))

@@ -10,97 +10,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import train_flags
+from conftest import evaluate, train_flags
+from test_encoder import small_encoder
 
 import configuration
+import data_preprocess
+import embedding
+import features
 import model
 import utils
-from configuration import InputError
-from utils import tf
+from configuration import InputError, tf
+from encoder import Encoder, load_encoder
 
 ROOT = pathlib.Path(model.__file__).parent
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def loop_encoder(encoder, frames):
-    """LSTMP word by word in float64: frames (T, F) → unit vector (P,)."""
-    inputs = (frames.astype(float) - encoder.mean.numpy()) / encoder.deviation.numpy()
-    for layer in encoder.layers:
-        kernel, bias, projection = (layer[name].numpy().astype(float) for name in ("kernel", "bias", "projection"))
-        cell, output, outputs = np.zeros(len(projection)), np.zeros(projection.shape[1]), []
-        for frame in inputs:
-            i, j, f, o = np.split(np.concatenate([frame, output]) @ kernel + bias, 4)
-            cell = sigmoid(f + 1) * cell + sigmoid(i) * np.tanh(j)
-            output = sigmoid(o) * np.tanh(cell) @ projection
-            outputs.append(output)
-        inputs = np.array(outputs)
-    return inputs[-1] / np.linalg.norm(inputs[-1])
-
-
-def small_encoder():
-    """A small encoder with random biases and normalisation, so that each of them shows."""
-    encoder = model.Encoder(hidden=7, proj=5, num_layer=3, seed=1)
-    rng = np.random.default_rng(0)
-    for layer in encoder.layers:
-        layer["bias"].assign(rng.standard_normal(28))
-    encoder.mean.assign(rng.standard_normal(40))
-    encoder.deviation.assign(rng.uniform(0.5, 2, 40))
-    return encoder
-
-
 # ---- the encoder ------------------------------------------------------------------------------------------------
-
-def test_the_papers_encoder_has_210434_trainable_numbers():
-    encoder = model.build_encoder(configuration.get_config([]))
-    assert model.trainable_numbers(encoder) == 210_434
-    assert sum(variable.numpy().size for variable in encoder.trainable_variables) == 210_434
-    assert (encoder.w.numpy(), encoder.b.numpy()) == (10.0, -5.0)
-
-
-def test_the_encoder_equals_a_plain_loop():
-    encoder = small_encoder()
-    frames = np.random.default_rng(2).standard_normal((3, 25, 40)).astype(np.float32)
-    found = encoder(frames).numpy()
-    assert found.shape == (3, 5)
-    np.testing.assert_allclose(found, [loop_encoder(encoder, sequence) for sequence in frames], atol=1e-5)
-
-
-def test_one_graph_serves_every_length_and_batch():
-    encoder = small_encoder()
-    for shape in ((1, 3, 40), (4, 160, 40), (2, 77, 40)):
-        norms = np.linalg.norm(encoder(np.ones(shape, np.float32)), axis=1)
-        np.testing.assert_allclose(norms, 1, atol=1e-5)
-    assert encoder.__call__.experimental_get_tracing_count() == 1
-
-
-def test_the_seed_draws_the_weights():
-    first, same, other = (model.Encoder(7, 5, 2, seed).layers[1]["kernel"].numpy() for seed in (1, 1, 2))
-    assert (first == same).all()
-    assert not (first == other).any()
-
-
-def test_embed_reads_160_frames_and_averages_unit_vectors():
-    encoder = small_encoder()
-    segments = np.random.default_rng(0).standard_normal((3, 40, 180)).astype(np.float32)
-    vectors = np.array([loop_encoder(encoder, segment[:, :160].T) for segment in segments])
-    mean = vectors.mean(axis=0)
-    found = model.embed(encoder, segments)
-    np.testing.assert_allclose(found, mean / np.linalg.norm(mean), atol=1e-5)
-    segments[..., 160:] = 9
-    np.testing.assert_array_equal(model.embed(encoder, segments), found)
-
-
-def test_many_segments_are_embedded_in_parts(monkeypatch):
-    encoder = small_encoder()
-    segments = np.random.default_rng(0).standard_normal((5, 40, 180)).astype(np.float32)
-    whole = model.embed_rows(encoder, segments)
-    monkeypatch.setattr(model, "EMBED_BATCH", 2)
-    np.testing.assert_allclose(model.embed_rows(encoder, segments), whole, atol=1e-6)
-    with pytest.raises(InputError, match="no segment"):
-        model.embed(encoder, segments[:0])
 
 
 # ---- a training step --------------------------------------------------------------------------------------------
@@ -161,18 +86,18 @@ def test_the_graph_does_not_grow_with_the_batch():
 # ---- runs -------------------------------------------------------------------------------------------------------
 
 def weights(folder, number=None):
-    encoder, _ = model.load_encoder(folder, number)
+    encoder, _ = load_encoder(folder, number)
     return [variable.numpy() for variable in (*encoder.trainable_variables, encoder.mean, encoder.deviation)]
 
 
-def test_a_model_folder_tells_everything(trained, features):
+def test_a_model_folder_tells_everything(trained, made_features):
     stored = json.loads((trained / "config.json").read_text())
     assert stored["flags"]["hidden"] == 16
     assert stored["flags"]["sr"] == 8000
     assert stored["versions"]["tensorflow"] == tf.__version__
     assert len(stored["validation"]) == len(stored["training"]) == 4
     assert len(stored["commands"]) == 1
-    encoder, config = model.load_encoder(trained)
+    encoder, config = load_encoder(trained)
     np.testing.assert_allclose(stored["normalisation"]["mean"], encoder.mean.numpy(), rtol=1e-6)
     assert (config.hidden, config.proj, config.num_layer) == (16, 8, 2)
     assert list((trained / "logs").glob("events*"))
@@ -180,22 +105,22 @@ def test_a_model_folder_tells_everything(trained, features):
     assert [row["iteration"] for row in rows] == ["4", "8"]
     best = json.loads((trained / "thresholds.json").read_text())["best"]
     assert best["valid_loss"] == min(float(row["valid_loss"]) for row in rows)
-    assert set(model.checkpoint_numbers(trained)) == {best["model_num"], 8}
-    thresholds = model.load_thresholds(trained, best["model_num"])
+    assert set(embedding.checkpoint_numbers(trained)) == {best["model_num"], 8}
+    thresholds = embedding.load_thresholds(trained, best["model_num"])
     assert thresholds["points"]["eer"].keys() == {"threshold", "far", "frr"}
     assert thresholds["source"] == "4 validation speakers, 3 enrolment utterances each"
-    assert model.load_thresholds(trained, 5) is None
+    assert embedding.load_thresholds(trained, 5) is None
 
 
-def test_training_learns(features, tmp_path):
-    assert model.main(train_flags(features, tmp_path, "--iteration", 40, "--valid_every", 10)) == 0
+def test_training_learns(made_features, tmp_path):
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 40, "--valid_every", 10)) == 0
     losses = [float(row["loss"]) for row in utils.History(tmp_path / "history.csv", 40).rows]
     assert len(losses) == 4
     assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("batches", [2, 7])
-def test_a_run_that_stopped_equals_an_unbroken_one(trained, features, tmp_path, monkeypatch, batches):
+def test_a_run_that_stopped_equals_an_unbroken_one(trained, made_features, tmp_path, monkeypatch, batches):
     unbroken, broken = trained, tmp_path / "model"
     drawn, real = [], utils.random_batch
 
@@ -207,8 +132,8 @@ def test_a_run_that_stopped_equals_an_unbroken_one(trained, features, tmp_path, 
         return real(*arguments, **options)
 
     monkeypatch.setattr(utils, "random_batch", press_ctrl_c)
-    assert model.main(train_flags(features, broken, "--iteration", 8)) == 2
-    assert 0 < model.checkpoint_numbers(broken)[-1] < 8
+    assert model.main(train_flags(made_features, broken, "--iteration", 8)) == 2
+    assert 0 < embedding.checkpoint_numbers(broken)[-1] < 8
     monkeypatch.setattr(utils, "random_batch", real)
     assert model.main(["--train", "--restore", "--model_path", str(broken)]) == 0
     stored = [json.loads((folder / "thresholds.json").read_text()) for folder in (broken, unbroken)]
@@ -223,8 +148,8 @@ def test_a_run_that_stopped_equals_an_unbroken_one(trained, features, tmp_path, 
         assert all(ours[name] == theirs[name] for name in same)
 
 
-def test_ctrl_c_saves_and_says_so(features, tmp_path):
-    command = [sys.executable, str(ROOT / "model.py"), *train_flags(features, tmp_path, "--iteration", 100000)]
+def test_ctrl_c_saves_and_says_so(made_features, tmp_path):
+    command = [sys.executable, str(ROOT / "model.py"), *train_flags(made_features, tmp_path, "--iteration", 100000)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("iteration 4:"):
@@ -234,16 +159,16 @@ def test_ctrl_c_saves_and_says_so(features, tmp_path):
     assert process.returncode == 2
     assert "which is saved; go on with --restore True" in err
     assert "Traceback" not in err
-    last = model.checkpoint_numbers(tmp_path)[-1]
+    last = embedding.checkpoint_numbers(tmp_path)[-1]
     assert f"stopped at iteration {last} of 100000" in err
     assert model.main(["--train", "--restore", "--model_path", str(tmp_path), "--iteration", str(last + 2)]) == 0
-    assert model.checkpoint_numbers(tmp_path)[-1] == last + 2
-    assert model.load_encoder(tmp_path)[1].iteration == last + 2    # and a third call goes on towards this
+    assert embedding.checkpoint_numbers(tmp_path)[-1] == last + 2
+    assert load_encoder(tmp_path)[1].iteration == last + 2    # and a third call goes on towards this
 
 
-def test_init_from_starts_with_the_weights_of_a_model(trained, features, tmp_path):
-    flags = ["--train", "--train_path", str(features / "train"), "--model_path", str(tmp_path), "--N", "3", "--M", "3",
-             "--init_from", str(trained), "--lr", "1e-9", "--iteration", "1"]
+def test_init_from_starts_with_the_weights_of_a_model(trained, made_features, tmp_path):
+    flags = ["--train", "--train_path", str(made_features / "train"), "--model_path", str(tmp_path), "--N", "3",
+             "--M", "3", "--init_from", str(trained), "--lr", "1e-9", "--iteration", "1"]
     assert model.main(flags) == 0
     for ours, theirs in zip(weights(tmp_path), weights(trained), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -254,11 +179,11 @@ def test_init_from_starts_with_the_weights_of_a_model(trained, features, tmp_pat
     assert set(stored["training"]) == {*base["training"], *base["validation"]}
 
 
-def test_init_from_validates_on_speakers_that_its_base_did_not_train_on(trained, features, tmp_path):
+def test_init_from_validates_on_speakers_that_its_base_did_not_train_on(trained, made_features, tmp_path):
     """Half of 8 speakers validated the base, and validate this run, too; a third run knows whom the first has heard."""
     base = json.loads((trained / "config.json").read_text())
     for first, folder in ((trained, tmp_path / "a"), (tmp_path / "a", tmp_path / "b")):
-        assert model.main(train_flags(features, folder, "--iteration", 1, "--init_from", first)) == 0
+        assert model.main(train_flags(made_features, folder, "--iteration", 1, "--init_from", first)) == 0
         stored = json.loads((folder / "config.json").read_text())
         assert sorted(stored["validation"]) == sorted(base["validation"])
         assert sorted(stored["training"]) == sorted(base["training"])
@@ -273,8 +198,8 @@ def test_what_the_base_was_trained_on_is_remembered(trained, write_features, tmp
     assert {name[:5] for name in training} == {"voice", *(f"s{i}" for i in range(4))}
 
 
-def test_a_run_that_goes_on_with_other_speakers_says_so(features, tmp_path, capsys):
-    shutil.copytree(features / "train", tmp_path / "train")
+def test_a_run_that_goes_on_with_other_speakers_says_so(made_features, tmp_path, capsys):
+    shutil.copytree(made_features / "train", tmp_path / "train")
     folder = tmp_path / "model"
     assert model.main(train_flags(tmp_path, folder, "--iteration", 1, "--valid_ratio", 0)) == 0
     on = ["--train", "--restore", "--model_path", str(folder), "--iteration"]
@@ -286,31 +211,31 @@ def test_a_run_that_goes_on_with_other_speakers_says_so(features, tmp_path, caps
     assert "1 training speakers came or went since this run began" in capsys.readouterr().out
 
 
-def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, features, tmp_path):
+def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_features, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("Check_Point"))
     configuration.write_json(folder / "thresholds.json", {"model_num": 5, "best": {"model_num": 5, "valid_loss": -1.0}})
-    assert model.main(train_flags(features, folder, "--iteration", 4)) == 0
-    assert model.load_encoder(folder)[1].model_num == 4
-    assert model.load_thresholds(folder, 4)["best"]["model_num"] == 4
+    assert model.main(train_flags(made_features, folder, "--iteration", 4)) == 0
+    assert load_encoder(folder)[1].model_num == 4
+    assert embedding.load_thresholds(folder, 4)["best"]["model_num"] == 4
 
 
-def test_every_flag_of_a_run_is_kept_or_free():
-    """--restore keeps the flags that batches and steps depend on; noise_filenum is of text-dependent training."""
-    group, = (group for group in configuration.build_parser()._action_groups if group.title == "training")
-    names = {action.dest for action in group._group_actions}
-    others = {"train", "noise_filenum"}
-    assert {"speed", "equalize", "weigh", "mask_channels"} <= names
-    assert names == others | (names & {*model.RUN_FLAGS, *model.FREE_FLAGS})
+def test_every_flag_of_a_run_is_kept_or_may_change():
+    """--restore keeps the flags that batches and steps depend on."""
+    names = {name for name, flag in configuration.flags().items() if flag.group == "training"}
+    kept = configuration.flags_stored("run")
+    assert {"speed", "equalize", "weigh", "mask_channels", "lr", "seed"} <= set(kept)
+    assert names == {"train", *kept, "iteration", "valid_every", "comment"}
 
 
 @pytest.mark.parametrize("flag", ["--speed", "--equalize", "--mask_channels", "--weigh"])
-def test_each_variation_changes_the_batches_of_a_run(features, tmp_path, flag):
+def test_each_variation_changes_the_batches_of_a_run(made_features, tmp_path, flag):
     def batch(*argv):
-        config = configuration.get_config(train_flags(features, tmp_path, "--crop_max", 150, "--crop_min", 150, *argv))
-        speakers, _ = utils.load_features(config.train_path)
+        flags = train_flags(made_features, tmp_path, "--crop_max", 150, "--crop_min", 150, *argv)
+        config = configuration.get_config(flags)
+        speakers, _ = features.load_features(config.train_path)
         few = [replace(speaker, utterances=speaker.utterances[:1]) for speaker in speakers[:4]]
-        trainer = model.Trainer(config, model.Encoder(4, 2, 1), few + speakers[4:], [])
+        trainer = model.Trainer(config, Encoder(4, 2, 1), few + speakers[4:], [])
         return np.concatenate([trainer.draw(k) for k in range(6)])
 
     assert batch().shape == batch(flag, 0).shape
@@ -318,18 +243,18 @@ def test_each_variation_changes_the_batches_of_a_run(features, tmp_path, flag):
     assert not np.array_equal(batch(), batch(flag, {"--speed": 0.2, "--weigh": 1}.get(flag, 5)))
 
 
-def test_few_validation_speakers_are_said(features, tmp_path, capsys):
-    assert model.main(train_flags(features, tmp_path, "--iteration", 2, "--valid_ratio", 0.1)) == 0
+def test_few_validation_speakers_are_said(made_features, tmp_path, capsys):
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 2, "--valid_ratio", 0.1)) == 0
     assert "python test.py --store_threshold True measures one" in capsys.readouterr().out
     assert not (tmp_path / "thresholds.json").exists()
-    assert model.load_encoder(tmp_path)[1].model_num == 2           # none is best: the last
+    assert load_encoder(tmp_path)[1].model_num == 2           # none is best: the last
 
 
-def test_what_training_refuses(trained, features, tmp_path, fails):
+def test_what_training_refuses(trained, made_features, tmp_path, fails):
     def refused(*argv):
         return fails(model.main, "--train", *argv)
 
-    data = ["--train_path", features / "train"]
+    data = ["--train_path", made_features / "train"]
     assert "there is a model already; go on with --restore True" in refused(*data, "--model_path", trained)
     assert "--hidden is 32, but" in refused("--restore", "--model_path", trained, "--hidden", 32)
     assert "--sr is 16000, but" in refused(*data, "--model_path", tmp_path / "x", "--sr", 16000)
@@ -349,7 +274,7 @@ def test_what_training_refuses(trained, features, tmp_path, fails):
 
 def test_crops_must_fit_the_stored_segments(corpus, tmp_path, fails):
     paths = ["--train_path", str(tmp_path / "train"), "--test_path", str(tmp_path / "test")]
-    assert model.data_preprocess.main(["--raw_path", str(corpus), *paths, "--tisv_frame", "160", "--jobs", "1"]) == 0
+    assert data_preprocess.main(["--raw_path", str(corpus), *paths, "--tisv_frame", "160", "--jobs", "1"]) == 0
     flags = [*paths, "--model_path", str(tmp_path / "model"), "--N", "3"]
     assert ("--crop_max is 180: a stored segment has only --tisv_frame 160 frames; 160 fit"
             in fails(model.main, "--train", *flags))
@@ -360,101 +285,50 @@ def test_crops_must_fit_the_stored_segments(corpus, tmp_path, fails):
     assert model.main(["--train", "--restore", "--speed", "0.3", "--iteration", "2", *flags[4:6]]) == 0
 
 
-def test_a_feature_file_that_is_gone_stops_a_run_in_one_line(trained, features, tmp_path, fails, monkeypatch):
+def test_a_feature_file_that_is_gone_stops_a_run_in_one_line(trained, made_features, tmp_path, fails, monkeypatch):
     def gone(*arguments, **options):
         raise FileNotFoundError("s1.npy is gone")
 
     monkeypatch.setattr(utils, "random_batch", gone)
-    assert "s1.npy is gone" in fails(model.main, *train_flags(features, tmp_path))
+    assert "s1.npy is gone" in fails(model.main, *train_flags(made_features, tmp_path))
 
 
 def test_a_model_does_not_validate_on_speakers_it_knows(write_features):
-    speakers, _ = utils.load_features(write_features([[1, 1, 1]] * 6))
+    speakers, _ = features.load_features(write_features([[1, 1, 1]] * 6))
     _, validation = utils.split_validation(speakers, 2, ratio=0.9, rng=np.random.default_rng(0), seen={"s0", "s1"})
     assert {speaker.name for speaker in validation} == {"s2", "s3", "s4", "s5"}
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(features, tmp_path, fails, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run(made_features, tmp_path, fails, monkeypatch):
     monkeypatch.setattr(utils, "ge2e_loss", lambda similarity, kind: tf.reduce_sum(similarity) * np.inf)
-    assert "at iteration 1: lower --lr" in fails(model.main, *train_flags(features, tmp_path))
-
-
-def test_loading_names_what_is_wrong(trained, tmp_path):
-    with pytest.raises(InputError, match=r"--model_num is 5: .* has the checkpoints"):
-        model.load_encoder(trained, 5)
-    with pytest.raises(InputError, match=r"there is no model"):
-        model.load_encoder(tmp_path)
-    copy = tmp_path / "copy"
-    shutil.copytree(trained, copy)
-    for path in (copy / "Check_Point").glob("*.data*"):
-        path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="cannot be read as this model's checkpoint"):
-        model.load_encoder(copy)
-    stored = json.loads((copy / "config.json").read_text())
-    shutil.rmtree(copy / "Check_Point")
-    shutil.copytree(trained / "Check_Point", copy / "Check_Point")
-    stored["flags"]["hidden"] = 17
-    (copy / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(InputError, match="cannot be read as this model's checkpoint"):
-        model.load_encoder(copy)
-
-
-def write_ancestor(folder, encoder, number):
-    """Write an encoder's weights as TensorFlow 1's Saver did, with the ancestors' names and an optimizer's slot."""
-    names = {"w": encoder.w.numpy()[None], "b": encoder.b.numpy()[None], "global_step": np.int64(7)}
-    for index, layer in enumerate(encoder.layers):
-        cell = f"lstm/rnn/multi_rnn_cell/cell_{index}/lstm_cell"
-        names |= {f"{cell}/kernel": layer["kernel"].numpy(), f"{cell}/kernel/Adam": layer["kernel"].numpy(),
-                  f"{cell}/bias": layer["bias"].numpy(), f"{cell}/projection/kernel": layer["projection"].numpy()}
-    (folder / "Check_Point").mkdir(parents=True, exist_ok=True)
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        for name, value in names.items():
-            tf.compat.v1.get_variable(name, initializer=value)
-        session.run(tf.compat.v1.global_variables_initializer())
-        tf.compat.v1.train.Saver().save(session, str(folder / "Check_Point" / "model.ckpt"), global_step=number)
-
-
-def test_an_ancestors_checkpoint_is_loaded(tmp_path, features, capsys, fails):
-    encoder = small_encoder()
-    write_ancestor(tmp_path, model.Encoder(7, 5, 3), 4)
-    write_ancestor(tmp_path, encoder, 5)
-    loaded, config = model.load_encoder(tmp_path)
-    assert (config.hidden, config.proj, config.num_layer, config.model_num) == (7, 5, 3, 5)       # the highest
-    for ours, theirs in zip(loaded.trainable_variables, encoder.trainable_variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    assert (loaded.mean.numpy() == 0).all()
-    assert model.main(["--model_path", str(tmp_path), "--test_path", str(features / "test")]) == 0
-    assert "does not say what features it was trained on" in capsys.readouterr().out
-    assert "an ancestor's model is used as it is; copy its folder" in fails(
-        model.main, "--model_path", tmp_path, "--export", tmp_path / "x")
-    assert not (tmp_path / "x").exists()
+    assert "at iteration 1: lower --lr" in fails(model.main, *train_flags(made_features, tmp_path))
 
 
 # ---- evaluation -------------------------------------------------------------------------------------------------
 
-def test_scores_are_those_of_a_plain_loop(trained, features):
-    encoder, _ = model.load_encoder(trained)
-    speakers, _ = utils.load_features(features / "test")
-    evaluation = model.evaluate(encoder, speakers, 4)
+def test_scores_are_those_of_a_plain_loop(trained, made_features):
+    encoder, _ = load_encoder(trained)
+    speakers, _ = features.load_features(made_features / "test")
+    evaluation = evaluate(encoder, speakers, 4)
     assert evaluation.scores.shape == evaluation.labels.shape == (6, 3)
     centroids = {}
     for speaker in speakers:
         rows = [speaker.load()[u.first:u.first + u.count] for u in speaker.utterances[:4]]
-        mean = np.mean([model.embed(encoder, segments) for segments in rows], axis=0)
+        mean = np.mean([embedding.embed(encoder, segments) for segments in rows], axis=0)
         centroids[speaker.name] = mean / np.linalg.norm(mean)
     for (name, file), row, labels in zip(evaluation.probes, evaluation.scores, evaluation.labels, strict=True):
         speaker = next(speaker for speaker in speakers if speaker.name == name)
         probe = next(u for u in speaker.utterances[4:] if u.file == file)
-        vector = model.embed(encoder, speaker.load()[probe.first:probe.first + probe.count])
+        vector = embedding.embed(encoder, speaker.load()[probe.first:probe.first + probe.count])
         np.testing.assert_allclose(row, [vector @ centroids[other.name] for other in speakers], atol=1e-5)
         assert labels.tolist() == [other.name == name for other in speakers]
 
 
 def test_a_probe_without_speech_is_below_everything(write_features):
     folder = write_features([[2, 2, 0, 2], [1, 1, 1]])
-    encoder = model.Encoder(7, 5, 2)
+    encoder = Encoder(7, 5, 2)
     encoder.deviation.assign(np.full(40, 1e6))
-    evaluation = model.evaluate(encoder, utils.load_features(folder)[0], 2)
+    evaluation = evaluate(encoder, features.load_features(folder)[0], 2)
     assert [file for _, file in evaluation.probes] == ["2.wav", "3.wav", "2.wav"]
     assert np.isneginf(evaluation.scores).all(axis=1).tolist() == [True, False, False]
     assert evaluation.without_speech == 1
@@ -466,11 +340,11 @@ def test_a_probe_without_speech_is_below_everything(write_features):
     ([[1, 1, 1], [1, 1]], 2, r"s1\.npy has 2 utterances with speech: .* --utterance_number 2 and one probe need 3")])
 def test_too_few_speakers_or_utterances(write_features, speakers, m, words):
     with pytest.raises(InputError, match=words):
-        model.evaluate(model.Encoder(7, 5, 2), utils.load_features(write_features(speakers))[0], m)
+        evaluate(Encoder(7, 5, 2), features.load_features(write_features(speakers))[0], m)
 
 
-def test_testing_refuses_what_does_not_fit(trained, features, tmp_path, write_features, fails):
-    flags = ["--model_path", trained, "--test_path", features / "test"]
+def test_testing_refuses_what_does_not_fit(trained, made_features, tmp_path, write_features, fails):
+    flags = ["--model_path", trained, "--test_path", made_features / "test"]
     assert "--speaker_number is 4" in fails(model.main, *flags, "--N", 4)
     assert "lower it" in fails(model.main, *flags, "--M", 6)
     assert "--sr is 16000, but" in fails(model.main, *flags, "--sr", 16000)
@@ -481,20 +355,21 @@ def test_testing_refuses_what_does_not_fit(trained, features, tmp_path, write_fe
     assert "--trials serves python test.py" in fails(model.main, *flags, "--raw_path", "x", "--trials", "y")
 
 
-def test_speakers_of_the_training_are_noted(trained, features, capsys):
-    assert model.main(["--model_path", str(trained), "--test_path", str(features / "train")]) == 0
+def test_speakers_of_the_training_are_noted(trained, made_features, capsys):
+    assert model.main(["--model_path", str(trained), "--test_path", str(made_features / "train")]) == 0
     assert "8 of 8 speakers carry names of speakers that the model was trained" in capsys.readouterr().out
 
 
-def test_testing_draws_speakers_by_seed(trained, features):
-    flags = ["--model_path", str(trained), "--test_path", str(features / "test"), "--M", "3", "--N", "2", "--seed"]
+def test_testing_draws_speakers_by_seed(trained, made_features):
+    flags = ["--model_path", str(trained), "--test_path", str(made_features / "test"), "--M", "3", "--N", "2",
+             "--seed"]
     drawn = {tuple(model.test(configuration.get_config([*flags, str(seed)])).speakers) for seed in range(8)}
     assert len(drawn) > 1
     assert all(len(names) == 2 for names in drawn)
 
 
-def test_an_ancestors_features_are_noted(trained, features, tmp_path, capsys):
-    for number, path in enumerate(sorted((features / "test").glob("*.npy"))):
+def test_an_ancestors_features_are_noted(trained, made_features, tmp_path, capsys):
+    for number, path in enumerate(sorted((made_features / "test").glob("*.npy"))):
         shutil.copy(path, tmp_path / f"speaker{number}.npy")
     assert model.main(["--model_path", str(trained), "--test_path", str(tmp_path)]) == 0
     assert "each row counts as an utterance" in capsys.readouterr().out

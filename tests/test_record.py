@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import audio
 import configuration
-import data_preprocess
+import embedding
 import record
 from configuration import InputError
 
@@ -62,8 +63,8 @@ def test_enrolments_add_up_start_over_and_are_forgotten(enrol, here, corpus, tra
     np.testing.assert_array_equal(both[:len(first)], first)
     config = configuration.get_config(["--model_path", str(trained)])
     record.adopt_model(config)
-    np.testing.assert_array_equal(both[len(first):], data_preprocess.segments(
-        data_preprocess.load_audio(voice / "01.wav", config.sr), config))
+    np.testing.assert_array_equal(both[len(first):], audio.segments(
+        audio.load_audio(voice / "01.wav", config.sr), config))
     assert [(entry["first"], entry["count"]) for entry in told["utterances"]] == [
         (0, len(first)), (len(first), len(both) - len(first))]
     assert [entry["source"] for entry in told["utterances"]] == [str(voice / "00.wav"), str(voice / "01.wav")]
@@ -116,7 +117,7 @@ def test_a_name_that_is_no_file_name_is_refused(enrol, here, corpus, fails, name
 def test_accents_are_one_name_however_they_are_written(enrol, here, corpus):
     for name in ("Ame\u0301lie", "Am\u00e9lie"):
         assert enrol(corpus / "test" / "voice08" / "00.wav", speaker=name) == 0
-    assert [(entry.name, entry.recordings) for entry in record.enrolled(configuration.get_config([]))] == [
+    assert [(entry.name, entry.recordings) for entry in record.list_enrolled(configuration.get_config([]))] == [
         ("Am\u00e9lie", 2)]
 
 
@@ -183,18 +184,18 @@ def test_a_recording_that_will_not_do_is_refused_in_words(enrol, here, trained, 
 
 
 def test_a_recording_that_will_do():
-    segments, seconds = record.check(speech(4), configuration.get_config([]))
+    segments, seconds = record.check_recording(speech(4), configuration.get_config([]))
     assert len(segments) == 2                          # 2 s in bursts with their edges: 180 frames, and 80 further on
     assert 2 <= seconds < 2.6
     with pytest.raises(InputError, match="too little speech"):
-        record.check(speech(4), configuration.get_config(["--min_speech", "3"]))
+        record.check_recording(speech(4), configuration.get_config(["--min_speech", "3"]))
 
 
 def test_the_meter_shows_level_and_time():
     assert record.meter(-30, 2.5, width=8) == "\r[####    ]  -30 dB,   2.5 s left"
     assert record.meter(-200, 2.5, width=8) == "\r[        ]  -60 dB,   2.5 s left"
     assert record.meter(0, 0, width=8).strip() == ""
-    assert record.decibels(np.full(10, 0.1)) == pytest.approx(-20, abs=1e-6)
+    assert audio.level_db(np.full(10, 0.1)) == pytest.approx(-20, abs=1e-6)
 
 
 # ---- verification -----------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def test_each_program_judges_what_it_heard(enrol, here, corpus, trained, capsys,
 
     def save_and_be_replaced(config, wave, source):
         save(config, wave, source)
-        return save(config, data_preprocess.load_audio(voices[1], config.sr), "another program")
+        return save(config, audio.load_audio(voices[1], config.sr), "another program")
 
     monkeypatch.setattr(record, "save_probe", save_and_be_replaced)
     flags = ["--verify", "--model_path", str(trained), "--input", str(voices[0])]
@@ -274,7 +275,7 @@ def run(*argv, **options):
 @pytest.fixture(scope="module")
 def words(corpus):
     """Three seconds of a voice, int16 at 8 kHz."""
-    wave = data_preprocess.load_audio(corpus / "test" / "voice08" / "00.wav", 8000)[:24000]
+    wave = audio.load_audio(corpus / "test" / "voice08" / "00.wav", 8000)[:24000]
     return np.int16(wave / np.abs(wave).max() * 20000)
 
 
@@ -379,5 +380,5 @@ def test_forgetting_nobody_names_who_there_is(enrol, here, corpus, fails):
 
 
 def test_recording_needs_a_model(here, fails, monkeypatch):
-    monkeypatch.setattr(configuration, "PRETRAINED", here / "nowhere")
+    monkeypatch.setattr(embedding, "PRETRAINED", here / "nowhere")
     assert "--model_path is ./model: there is no model, and its rate is needed" in fails(record.main)

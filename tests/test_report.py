@@ -5,52 +5,49 @@ import json
 import numpy as np
 import pytest
 
+import audio
 import configuration
-import data_preprocess
-import model
+import embedding
+import features
+import measures
 import test as evaluation_script
 import utils
 
 
 @pytest.fixture(scope="module")
-def tested(trained, features):
+def tested(trained, made_features):
     """The findings of the test on the small corpus, with 3 enrolment utterances, and the flags."""
-    config = configuration.get_config(["--model_path", str(trained), "--test_path", str(features / "test"), "--M", "3"])
+    config = configuration.get_config(["--model_path", str(trained), "--test_path", str(made_features / "test"), "--M", "3"])
     return evaluation_script.score_speakers(config), config
 
 
 @pytest.fixture(scope="module")
-def report(trained, features, tmp_path_factory):
+def report(trained, made_features, tmp_path_factory):
     """The report of the command with normalisation and embeddings."""
     folder = tmp_path_factory.mktemp("report")
     assert evaluation_script.main([
-        "--model_path", str(trained), "--test_path", str(features / "test"), "--M", "3", "--report_path", str(folder),
-        "--snorm", str(features / "train"), "--save_embeddings", str(folder / "embeddings.npz")]) == 0
+        "--model_path", str(trained), "--test_path", str(made_features / "test"), "--M", "3", "--report_path", str(folder),
+        "--snorm", str(made_features / "train"), "--save_embeddings", str(folder / "embeddings.npz")]) == 0
     return folder
 
 
 # ---- conditions -------------------------------------------------------------------------------------------------
 
-def test_segments_are_joined_to_the_frames_they_were_cut_from():
-    rng = np.random.default_rng(0)
-    for total in (50, 180, 181, 260, 399, 400):
-        frames = rng.standard_normal((total, 40)).astype(np.float32)
-        np.testing.assert_array_equal(data_preprocess.joined(data_preprocess.cut(frames, 180), total), frames)
-
 
 def test_a_shortened_probe_is_the_beginning_of_its_speech(tested, corpus):
     """By hand from the audio: the first second of voiced speech, its log-mel cut anew."""
     findings, config = tested
-    encoder, speakers, _ = model.open_test(config)
-    vectors = model.shortened(encoder, speakers, findings.evaluation, 1, config)
+    encoder, stored = embedding.open_model(config)
+    speakers, _ = utils.speakers_to_test(config, stored)
+    vectors = evaluation_script.shortened_probes(encoder, speakers, findings.evaluation, 1, config)
     assert len(vectors) == 9
     for (name, file), vector in zip(findings.evaluation.probes, vectors, strict=True):
-        wave = data_preprocess.load_audio(corpus / "test" / name / file, config.sr)
-        speech = data_preprocess.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
-        frames = data_preprocess.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
-        expected = model.embed(encoder, data_preprocess.cut(frames[:100], 180))
+        wave = audio.load_audio(corpus / "test" / name / file, config.sr)
+        speech = audio.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
+        frames = audio.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
+        expected = embedding.embed(encoder, audio.cut_segments(frames[:100], 180))
         np.testing.assert_allclose(vector, expected, atol=1e-5)
-    assert np.isnan(model.shortened(encoder, speakers, findings.evaluation, 60, config)).all()
+    assert np.isnan(evaluation_script.shortened_probes(encoder, speakers, findings.evaluation, 60, config)).all()
 
 
 def test_conditions_are_the_eer_of_their_trials(tested):
@@ -62,7 +59,7 @@ def test_conditions_are_the_eer_of_their_trials(tested):
     assert rows["3 enrolment utterances"] == rows["all of the probe"] == (9, findings.evaluation.eer)
     first = [own[0] for own in findings.evaluation.enrolment_vectors]
     scores = [[float(probe @ one) for one in first] for probe in findings.evaluation.probe_vectors]
-    assert rows["1 enrolment utterance"][1] == utils.equal_error_rate(scores, findings.evaluation.labels)[0]
+    assert rows["1 enrolment utterance"][1] == measures.equal_error_rate(scores, findings.evaluation.labels)[0]
 
 
 def test_the_worst_speakers_come_first():
@@ -79,34 +76,13 @@ def test_the_worst_speakers_come_first():
     assert rows[2][1:3] == (0.0, 0.0)
 
 
-def test_s_norm_equals_a_loop():
-    rng = np.random.default_rng(0)
-    vectors = {name: vector / np.linalg.norm(vector) for name, vector in zip("abcd", rng.standard_normal((4, 6)),
-                                                                           strict=True)}
-    cohort = rng.standard_normal((9, 6))
-    pairs = [("a", "b"), ("a", "c"), ("d", "b")]
-    raw = np.array([vectors[first] @ vectors[second] for first, second in pairs])
-    zeros = np.zeros(3, int)
-    scored = utils.Scored([p[0] for p in pairs], [p[1] for p in pairs], raw, np.array([True, False, False]), zeros,
-                          zeros, vectors)
-    for k in (4, 200):
-        expected = []
-        for (first, second), score in zip(pairs, raw, strict=True):
-            sides = []
-            for name in (first, second):
-                highest = sorted((float(vectors[name] @ other) for other in cohort), reverse=True)[:k]
-                sides.append((score - np.mean(highest)) / np.std(highest))
-            expected.append(sum(sides) / 2)
-        assert scored.normalised(cohort, k) == pytest.approx(np.array(expected))
-
-
-def test_the_cohort_is_a_vector_of_each_speaker(tested, features, write_features):
+def test_the_cohort_is_a_vector_of_each_speaker(tested, made_features, write_features):
     findings, config = tested
-    names, vectors, notes = evaluation_script.cohort(findings.encoder, features / "train", config)
+    names, vectors, notes = evaluation_script.cohort(findings.encoder, made_features / "train", config)
     assert names == [f"voice0{i}" for i in range(8)]
     assert notes == []
-    speaker = utils.load_features(features / "train")[0][3]
-    rows = [model.embed(findings.encoder, speaker.load()[utterance.first:utterance.first + utterance.count])
+    speaker = features.load_features(made_features / "train")[0][3]
+    rows = [embedding.embed(findings.encoder, speaker.load()[utterance.first:utterance.first + utterance.count])
             for utterance in speaker.utterances]
     np.testing.assert_allclose(vectors[3], np.mean(rows, axis=0) / np.linalg.norm(np.mean(rows, axis=0)), atol=1e-5)
     bare = write_features([[1], [1]])
@@ -126,7 +102,7 @@ def test_the_report_agrees_with_the_scores(report):
     figures = json.loads((report / "evaluation.json").read_text())
     lines = [line.split(" ", 3) for line in (report / "scores.txt").read_text().splitlines()]
     scores, labels = [float(line[0]) for line in lines], [line[1] == "target" for line in lines]
-    assert figures["eer"] == pytest.approx(utils.equal_error_rate(scores, labels)[0])
+    assert figures["eer"] == pytest.approx(measures.equal_error_rate(scores, labels)[0])
     assert figures["measures"]["cllr"]["value"] > 0                             # the model stores a calibration
     entry = figures["measures"]["auc"]
     assert entry["low"] <= entry["value"] <= entry["high"]

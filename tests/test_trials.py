@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import audio
 import configuration
-import data_preprocess
-import model
+import embedding
 import test as evaluation_script
 from configuration import InputError
 
@@ -36,11 +36,11 @@ def score(trained, corpus, tmp_path, capsys):
 def test_scores_are_cosines_of_whole_recordings(score, trained, corpus, tmp_path):
     code, printed = score(LIST)
     assert code == 0
-    encoder, config = model.load_encoder(trained)
+    encoder, config = embedding.load_encoder(trained)
 
     def d_vector(name):
-        return model.embed(encoder, data_preprocess.segments(
-            data_preprocess.load_audio(corpus / "test" / name, config.sr), config))
+        return embedding.embed(encoder, audio.segments(
+            audio.load_audio(corpus / "test" / name, config.sr), config))
 
     lines = [line.split() for line in (tmp_path / "report" / "scores.txt").read_text().splitlines()]
     assert [(label, enrolled, probe) for _, label, enrolled, probe in lines] == [

@@ -1,22 +1,15 @@
 """Equations against plain NumPy loops and finite differences, error rates by hand and against scikit-learn."""
 import numpy as np
 import pytest
-import sklearn.metrics
 
-import data_preprocess
+import audio
+import features
+import measures
 import utils
-from configuration import InputError
-from utils import tf
+from configuration import InputError, tf
 
 # Similarity matrices [speaker][utterance][enrolled speaker] that Janghyun1230/Speaker_Verification published in its
 # README (TI-SV, 60000 iterations), with what it reported: EER 0.25 at 0.53, and 0.15 at 0.50, where its grid began.
-FOUR = np.array([
-    [[.77, -.13, .7, .42], [-.15, -.19, -.11, -.24], [.77, -.2, .46, .35], [.34, -.06, .16, -.28],
-     [.13, -.23, .03, -.4]],
-    [[.25, .99, -.07, .7], [.24, .99, -.09, .69], [.22, .99, -.06, .69], [.31, 1., .02, .71], [.26, 1., -.05, .69]],
-    [[.58, .0, .95, .38], [.27, -.14, .3, -.34], [.31, -.15, .34, -.32], [.53, -.04, .99, .26], [.51, -.09, .99, .18]],
-    [[.59, .64, .62, .85], [.59, .49, .73, .75], [.37, .99, .01, .78], [.39, .95, .06, .85], [.33, .99, .01, .75]]])
-TWO = FOUR[:2, :, :2]
 
 
 def unit(vectors):
@@ -104,73 +97,10 @@ def test_gradients_equal_finite_differences(embedded, kind):
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-@pytest.mark.parametrize(("matrix", "eer", "threshold", "far", "frr"), [
-    (FOUR, 0.25, 0.58, 0.25, 0.25),     # its 0.53 accepts the same trials: it took score > 0.53, and 0.58 is the next
-    (TWO, 0.20, 0.26, 0.20, 0.20)])
-def test_the_published_matrices(matrix, eer, threshold, far, frr):
-    labels = np.broadcast_to(np.eye(len(matrix), dtype=bool)[:, None], matrix.shape)
-    assert utils.equal_error_rate(matrix, labels) == pytest.approx((eer, threshold))
-    assert utils.operating_points(matrix, labels)["eer"] == pytest.approx(
-        {"threshold": threshold, "far": far, "frr": frr})
-
-
-def test_error_rates_by_hand():
-    thresholds, far, frr = utils.error_rates([0.9, 0.4, 0.4, 0.1], [True, True, False, False])
-    assert thresholds.tolist() == [0.1, 0.4, 0.9, np.inf]
-    assert far.tolist() == [1.0, 0.5, 0.0, 0.0]
-    assert frr.tolist() == [0.0, 0.0, 0.5, 1.0]
-
-
-@pytest.mark.parametrize(("scores", "labels", "eer"), [
-    ([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 0.0),                    # perfect, below and above 0.5
-    ([-0.1, -0.2, -0.8, -0.9], [1, 1, 0, 0], 0.0),                # perfect, where the ancestors' grid saw nothing
-    ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0], 1.0),                    # inverted
-    ([0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], 0.5),                    # all equal: accept all or none
-    ([0.3, 0.4, 0.2, 0.1], [1, 1, 0, 0], 0.0),
-    ([-np.inf, 0.6, 0.5, 0.1], [1, 1, 0, 0], 0.5),                # a target probe without speech is lost
-])
-def test_equal_error_rates_by_hand(scores, labels, eer):
-    assert utils.equal_error_rate(scores, labels)[0] == pytest.approx(eer)
-
-
-def test_error_rates_agree_with_scikit_learn():
-    rng = np.random.default_rng(1)
-    labels = rng.random(500) < 0.2
-    scores = np.round(rng.standard_normal(500) + labels, 1)        # rounded: many ties
-    thresholds, far, frr = utils.error_rates(scores, labels)
-    fpr, tpr, cuts = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
-    assert len(thresholds) == len(cuts) > 50
-    np.testing.assert_allclose(thresholds, cuts[::-1])
-    np.testing.assert_allclose(far, fpr[::-1], atol=1e-12)
-    np.testing.assert_allclose(frr, 1 - tpr[::-1], atol=1e-12)
-
-
-@pytest.mark.parametrize(("scores", "labels", "words"), [
-    ([0.1, np.nan], [True, False], "1 of 2 scores are NaN"), ([0.1, 0.2], [True, True], "2 target and 0 non-target"),
-    ([], [], "0 target and 0 non-target")])
-def test_what_has_no_error_rate(scores, labels, words):
-    with pytest.raises(InputError, match=words):
-        utils.error_rates(scores, labels)
-
-
-def test_operating_points_by_hand():
-    others = np.arange(200) / 1000                                 # 0.000 ... 0.199
-    scores = np.concatenate([others, [0.1985, 0.5]])
-    points = utils.operating_points(scores, np.arange(202) >= 200, false_alarms=(0.01, 0.001))
-    assert points["0.01"] == pytest.approx({"threshold": 0.198, "far": 0.01, "frr": 0.0})   # two of 200 pass
-    assert "0.001" not in points                                   # 200 non-target trials cannot show 1 in 1000
-    assert points["eer"] == pytest.approx({"threshold": 0.1985, "far": 0.005, "frr": 0.0})
-
-
-def test_a_bound_that_only_rejecting_all_keeps_is_left_out():
-    points = utils.operating_points([0.9, *[0.99] * 100], [True, *[False] * 100], false_alarms=(0.01,))
-    assert points.keys() == {"eer"}
-
-
 # ---- batches ----------------------------------------------------------------------------------------------------
 
 def draw(folder, n, m, seed=0, **options):
-    speakers, _ = utils.load_features(folder)
+    speakers, _ = features.load_features(folder)
     options = {"crop": (140, 180)} | options
     return utils.random_batch(speakers, n, m, rng=np.random.default_rng(seed), **options)
 
@@ -218,7 +148,7 @@ def test_crops_reach_both_ends_of_a_segment(write_features):
 ])
 def test_rows_repeat_only_where_they_must(counts, m, utterances, rows):
     firsts = np.cumsum([0, *counts])
-    spoken = [utils.Utterance(str(i), int(firsts[i]), count) for i, count in enumerate(counts)]
+    spoken = [features.Utterance(str(i), int(firsts[i]), count) for i, count in enumerate(counts)]
     for seed in range(20):
         drawn = utils.draw_rows(spoken, m, np.random.default_rng(seed))
         assert len(drawn) == m
@@ -239,15 +169,15 @@ def test_half_of_the_crops_lose_a_band():
 
 
 def test_playing_faster_moves_time_and_frequency():
-    centres = data_preprocess.mel_centres(16000)
+    centres = audio.mel_centres(16000)
     tone = np.zeros((200, 40), np.float32)
     tone[:, 10], tone[100:, :] = 1, tone[100:, :] + 5                          # a tone in channel 10, a step at 100
-    played = utils.play(tone, 1.25, 160, centres)
+    played = utils.play_at_speed(tone, 1.25, 160, centres)
     assert played.shape == (160, 40)
     assert np.argmax(played[:, 0] > 2.5) == 80                                 # 100 / 1.25
     moved = np.interp(1.25 * centres[10], centres, np.arange(40))              # the channel at 1.25 times its frequency
     assert abs(np.argmax(played[0]) - moved) < 1
-    np.testing.assert_array_equal(utils.play(tone, 1.0, 160, centres), tone[:160])
+    np.testing.assert_array_equal(utils.play_at_speed(tone, 1.0, 160, centres), tone[:160])
 
 
 def test_half_of_the_speakers_are_played_at_another_speed(write_features):
@@ -284,7 +214,7 @@ def test_batches_are_drawn_by_seed_and_number(write_features):
 
 def test_enrolment_and_probes_share_no_file_and_no_session():
     files = ["a/1", "a/2", "a/3", "b/1", "b/2"]
-    speaker = utils.Speaker("s", None, tuple(utils.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
+    speaker = features.Speaker("s", None, tuple(features.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
     enrolment, probes = utils.enrol_and_probe(speaker, 2)
     assert [utterance.file for utterance in enrolment] == ["b/1", "b/2"]
     assert [utterance.file for utterance in probes] == ["a/1", "a/2", "a/3"]
@@ -298,7 +228,7 @@ def test_enrolment_and_probes_share_no_file_and_no_session():
 ])
 def test_sessions_are_kept_apart_where_they_can_be(sizes, m, enrolled, probed):
     files = [f"{session}/{i}" for session, size in sizes.items() for i in range(size)]
-    speaker = utils.Speaker("s", None, tuple(utils.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
+    speaker = features.Speaker("s", None, tuple(features.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
     enrolment, probes = utils.enrol_and_probe(speaker, m)
     assert len(enrolment) == m
     assert {utterance.session for utterance in enrolment} == enrolled
@@ -308,22 +238,22 @@ def test_sessions_are_kept_apart_where_they_can_be(sizes, m, enrolled, probed):
 
 def test_one_session_is_split_by_file_and_silence_is_a_probe():
     counts = {"1": 1, "2": 0, "3": 1, "4": 1, "broken": 0}
-    spoken = tuple(utils.Utterance(file, 0, count, seconds=0.0 if file == "broken" else 2.0)
+    spoken = tuple(features.Utterance(file, 0, count, seconds=0.0 if file == "broken" else 2.0)
                    for file, count in counts.items())
-    enrolment, probes = utils.enrol_and_probe(utils.Speaker("s", None, spoken), 2)
+    enrolment, probes = utils.enrol_and_probe(features.Speaker("s", None, spoken), 2)
     assert [utterance.file for utterance in enrolment] == ["1", "3"]
     assert [utterance.file for utterance in probes] == ["2", "4"]              # what cannot be read is no trial
 
 
 def test_a_session_without_speech_does_not_take_the_place_of_the_probes():
-    utterances = [utils.Utterance(f"a/{i}", i, 1, 2.0) for i in range(4)] + [utils.Utterance("b/1", 4, 0, 0.3)]
-    enrolment, probes = utils.enrol_and_probe(utils.Speaker("s", None, tuple(utterances)), 2)
+    utterances = [features.Utterance(f"a/{i}", i, 1, 2.0) for i in range(4)] + [features.Utterance("b/1", 4, 0, 0.3)]
+    enrolment, probes = utils.enrol_and_probe(features.Speaker("s", None, tuple(utterances)), 2)
     assert [utterance.file for utterance in enrolment] == ["a/0", "a/1"]
     assert [utterance.file for utterance in probes] == ["a/2", "a/3", "b/1"]
 
 
 def test_validation_speakers_have_more_than_m_utterances(write_features):
-    speakers, _ = utils.load_features(write_features([[1, 1, 1]] * 6 + [[5]] * 4))
+    speakers, _ = features.load_features(write_features([[1, 1, 1]] * 6 + [[5]] * 4))
     training, validation = utils.split_validation(speakers, 2, ratio=0.5, rng=np.random.default_rng(0))
     assert len(validation) == 3
     assert {speaker.name for speaker in validation} <= {f"s{i}" for i in range(6)}
@@ -335,7 +265,7 @@ def test_validation_speakers_have_more_than_m_utterances(write_features):
 
 def test_statistics_are_those_of_all_numbers(write_features):
     folder = write_features([[2], [1]])
-    speakers, settings = utils.load_features(folder)
+    speakers, settings = features.load_features(folder)
     mean, deviation = utils.channel_statistics(speakers, np.random.default_rng(0))
     everything = np.concatenate([np.load(folder / f"s{i}.npy", allow_pickle=False) for i in (0, 1)]).astype(float)
     assert settings["sr"] == 8000
@@ -343,44 +273,13 @@ def test_statistics_are_those_of_all_numbers(write_features):
     np.testing.assert_allclose(deviation, everything.std(axis=(0, 2)))
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (np.array([{}], dtype=object), "is not a feature file"),
-    (np.zeros((3, 180), np.float32), "holds float32 of shape"),
-    (np.zeros((3, 80, 180), np.float32), "holds float32 of shape"),
-    (np.zeros((3, 40, 180), int), "holds int64 of shape"),
-    (np.zeros((0, 40, 180), np.float32), "holds float32 of shape"),
-    (np.zeros((2, 40, 180), np.float32), "do not belong together"),
-])
-def test_a_bad_feature_file_is_named(write_features, content, words):
-    folder = write_features([[3]])
-    np.save(folder / "s0.npy", content, allow_pickle=True)
-    with pytest.raises(InputError, match=words) as error:
-        utils.load_features(folder)
-    assert "s0.npy" in str(error.value)
-
-
 def test_not_finite_features_are_named(write_features):
     folder = write_features([[1], [1]])
-    features = np.load(folder / "s1.npy", allow_pickle=False)
-    features[0, 3, 4] = np.nan
-    np.save(folder / "s1.npy", features, allow_pickle=False)
+    made_features = np.load(folder / "s1.npy", allow_pickle=False)
+    made_features[0, 3, 4] = np.nan
+    np.save(folder / "s1.npy", made_features, allow_pickle=False)
     with pytest.raises(InputError, match=r"s1\.npy holds numbers that are not finite"):
-        utils.channel_statistics(utils.load_features(folder)[0], np.random.default_rng(0))
-
-
-def test_an_ancestors_folder_counts_rows_as_utterances(tmp_path):
-    np.save(tmp_path / "speaker0.npy", np.zeros((3, 40, 180), np.float32), allow_pickle=False)
-    speakers, settings = utils.load_features(tmp_path)
-    assert settings is None
-    assert [utterance.count for utterance in speakers[0].utterances] == [1, 1, 1]
-    assert "each row counts as an utterance" in utils.check_features(speakers, None, {"tisv_frame": 180}, tmp_path)[0]
-    with pytest.raises(InputError, match="segments of 180 frames"):
-        utils.check_features(speakers, None, {"tisv_frame": 200}, tmp_path)
-
-
-def test_an_empty_folder_names_the_remedy(tmp_path):
-    with pytest.raises(InputError, match=r"python data_preprocess\.py --raw_path"):
-        utils.load_features(tmp_path)
+        utils.channel_statistics(features.load_features(folder)[0], np.random.default_rng(0))
 
 
 def test_history_forgets_what_came_after_the_checkpoint(tmp_path):
@@ -406,7 +305,7 @@ def test_the_matrix_has_the_ancestors_form():
     assert evaluation.matrix(2).tolist() == [[[0, 1]], [[6, 7]]]
     assert evaluation.without_speech == 0
     assert evaluation.describe().startswith("[[[ 0.  1.  2.]]")
-    text = utils.describe_rates(scores, evaluation.labels)
+    text = measures.describe_rates(scores, evaluation.labels)
     assert "4 target and 8 non-target trials" in text
     assert "EER : " in text
     scored = evaluation.scored()

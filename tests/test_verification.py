@@ -5,12 +5,15 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+from conftest import evaluate
 
+import audio
 import configuration
-import data_preprocess
+import embedding
+import features
 import model
-import utils
-from configuration import InputError
+import verification
+from configuration import InputError, tf
 
 
 @pytest.fixture
@@ -28,29 +31,24 @@ def verify(trained, capsys):
 
 @pytest.fixture
 def verifier(trained):
-    return model.Verifier(configuration.get_config(["--model_path", str(trained)]))
-
-
-@pytest.fixture(scope="module")
-def voice(corpus):
-    return corpus / "test" / "voice08"
+    return verification.Verifier(configuration.get_config(["--model_path", str(trained)]))
 
 
 # ---- verdicts ---------------------------------------------------------------------------------------------------
 
 def test_the_score_is_the_cosine_of_whole_utterances(verify, trained, voice):
     """By hand: d-vectors of all segments of each recording, their mean as centroid."""
-    encoder, config = model.load_encoder(trained)
+    encoder, config = embedding.load_encoder(trained)
 
-    waves = [data_preprocess.load_audio(voice / f"0{i}.wav", config.sr) for i in range(6)]
-    vectors = np.array([model.embed(encoder, data_preprocess.segments(wave, config)) for wave in waves])
+    waves = [audio.load_audio(voice / f"0{i}.wav", config.sr) for i in range(6)]
+    vectors = np.array([embedding.embed(encoder, audio.segments(wave, config)) for wave in waves])
     centroid = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
     code, printed = verify(voice, voice / "03.wav", "--json", "True", "--threshold", "-1")
     verdict, = json.loads(printed)["verdicts"]
     assert code == 0
     assert verdict["score"] == pytest.approx(float(centroid @ vectors[3]), abs=1e-5)
     assert verdict["scores"] == {"voice08": verdict["score"]}
-    speech = [len(data_preprocess.voiced(wave, sr=8000, window=0.025, hop=0.01, top_db=30)) / 8000 for wave in waves]
+    speech = [len(audio.voiced(wave, sr=8000, window=0.025, hop=0.01, top_db=30)) / 8000 for wave in waves]
     assert verdict["enrolled_seconds"] == pytest.approx(sum(speech))
     assert verdict["probe_seconds"] == pytest.approx(speech[3])
 
@@ -92,8 +90,8 @@ def test_several_probes_are_all_the_same_person_or_not(verify, voice):
 # ---- the threshold ----------------------------------------------------------------------------------------------
 
 def test_the_threshold_is_the_models_with_its_error_rates(verify, trained, voice):
-    number = model.choose_checkpoint(trained)
-    point = model.load_thresholds(trained, number)["points"]["eer"]
+    number = embedding.choose_checkpoint(trained)
+    point = embedding.load_thresholds(trained, number)["points"]["eer"]
     verdict = json.loads(verify(voice, voice / "00.wav", "--json")[1])["verdicts"][0]
     assert {name: verdict[name] for name in ("threshold", "far", "frr")} == {
         "threshold": point["threshold"], "far": point["far"], "frr": point["frr"]}
@@ -101,7 +99,7 @@ def test_the_threshold_is_the_models_with_its_error_rates(verify, trained, voice
 
 
 def test_a_verdict_tells_its_log_likelihood_ratio(verify, trained, voice):
-    calibration = model.load_thresholds(trained, model.choose_checkpoint(trained))["calibration"]
+    calibration = embedding.load_thresholds(trained, embedding.choose_checkpoint(trained))["calibration"]
     verdict = json.loads(verify(voice, voice / "00.wav", "--json")[1])["verdicts"][0]
     llr = calibration["scale"] * verdict["score"] + calibration["offset"]
     assert verdict["llr"] == pytest.approx(llr)
@@ -115,7 +113,7 @@ def test_another_operating_point_or_none(trained, tmp_path, voice, fails):
     stored["points"]["0.01"] = {"threshold": 0.75, "far": 0.01, "frr": 0.5}
     configuration.write_json(copy / "thresholds.json", stored)
     config = configuration.get_config(["--model_path", str(copy), "--far", "0.01"])
-    assert str(model.Verifier(config).threshold) == ("0.7500 (FAR 0.01 of 4 validation speakers, "
+    assert str(verification.Verifier(config).threshold) == ("0.7500 (FAR 0.01 of 4 validation speakers, "
         "3 enrolment utterances each: FAR 1.00%, FRR 50.00%)")
     flags = ["--verify", "--model_path", copy, "--enroll_path", voice, "--verify_path", voice]
     assert "--far is 0.001: " in fails(model.main, *flags, "--far", "0.001")
@@ -125,11 +123,11 @@ def test_another_operating_point_or_none(trained, tmp_path, voice, fails):
     assert "python test.py --store_threshold True --model_path" in line
 
 
-def test_error_rates_are_read_off_the_stored_curve(verifier, features):
+def test_error_rates_are_read_off_the_stored_curve(verifier, made_features):
     """The rates at a threshold are the shares of trials beyond it, counted one by one."""
-    names = model.load_config(verifier.config.model_path)["validation"]
-    speakers = [speaker for speaker in utils.load_features(features / "train")[0] if speaker.name in names]
-    evaluation = model.evaluate(verifier.encoder, speakers, 3)
+    names = embedding.load_config(verifier.config.model_path)["validation"]
+    speakers = [speaker for speaker in features.load_features(made_features / "train")[0] if speaker.name in names]
+    evaluation = evaluate(verifier.encoder, speakers, 3)
     for value in (-0.5, 0.75, 0.905):
         others, targets = evaluation.scores[~evaluation.labels], evaluation.scores[evaluation.labels]
         far = sum(score >= value for score in others) / len(others)
@@ -139,11 +137,11 @@ def test_error_rates_are_read_off_the_stored_curve(verifier, features):
 
 # ---- what is enrolled, and what is too little -----------------------------------------------------------------
 
-def test_enrolments_are_audio_folders_and_features(verifier, voice, features, tmp_path):
+def test_enrolments_are_audio_folders_and_features(verifier, voice, made_features, tmp_path):
     shutil.copytree(voice, tmp_path / "anna" / "day 1")
     shutil.copy(voice / "00.wav", tmp_path / "01.wav")
     for suffix in (".npy", ".json"):
-        shutil.copy(features / "test" / f"voice08{suffix}", tmp_path)
+        shutil.copy(made_features / "test" / f"voice08{suffix}", tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
     voices = {heard.name: heard for heard in verifier.voices(tmp_path)}
@@ -156,8 +154,8 @@ def test_enrolments_are_audio_folders_and_features(verifier, voice, features, tm
         verifier.voices(tmp_path)
 
 
-def test_each_utterance_of_a_feature_file_is_a_probe(verifier, features):
-    heard = list(verifier.probes(features / "test" / "voice08.npy"))
+def test_each_utterance_of_a_feature_file_is_a_probe(verifier, made_features):
+    heard = list(verifier.probes(made_features / "test" / "voice08.npy"))
     assert [probe.name for probe in heard] == [f"voice08.npy/0{i}.wav" for i in range(6)]
     assert all(probe.vectors.shape == (1, 8) for probe in heard)
 
@@ -224,7 +222,7 @@ def test_the_least_speech_is_a_flag(verify, voice):
     assert verify(voice, voice / "00.wav", "--threshold", -1, "--min_speech", 2)[0] == 0
 
 
-def test_what_verification_refuses(trained, voice, features, tmp_path, fails):
+def test_what_verification_refuses(trained, voice, made_features, tmp_path, fails):
     def refused(enrolled, probe, *argv):
         return fails(model.main, "--verify", "--model_path", trained, "--enroll_path", enrolled, "--verify_path", probe,
                      *argv)
@@ -239,8 +237,8 @@ def test_what_verification_refuses(trained, voice, features, tmp_path, fails):
     assert "--far and --threshold contradict" in refused(voice, voice, "--far", "0.01", "--threshold", "0")
     assert "--sr is 16000, but" in refused(voice, voice, "--sr", "16000")
 
-    path, told = tmp_path / "x.npy", json.loads((features / "test" / "voice08.json").read_text())
-    good = np.load(features / "test" / "voice08.npy", allow_pickle=False)
+    path, told = tmp_path / "x.npy", json.loads((made_features / "test" / "voice08.json").read_text())
+    good = np.load(made_features / "test" / "voice08.npy", allow_pickle=False)
     for values, words in ((np.array([{}], dtype=object), "x.npy is not a feature file"),
                           (good[:, :39], "x.npy holds float32 of shape"),
                           (np.where(np.arange(180) == 7, np.nan, good), "x.npy holds numbers that are not finite"),
@@ -254,8 +252,8 @@ def test_what_verification_refuses(trained, voice, features, tmp_path, fails):
     assert "x.npy was made with --sr 16000, the model with 8000" in refused(voice, path)
 
 
-def test_features_without_a_description_are_noted(verifier, features, tmp_path):
-    np.save(tmp_path / "x.npy", np.load(features / "test" / "voice08.npy", allow_pickle=False)[:2])
+def test_features_without_a_description_are_noted(verifier, made_features, tmp_path):
+    np.save(tmp_path / "x.npy", np.load(made_features / "test" / "voice08.npy", allow_pickle=False)[:2])
     first, second = verifier.probes(tmp_path / "x.npy")
     assert (first.seconds, second.seconds) == (1.8, 1.8)               # 180 frames of 0.01 s, each row an utterance
     assert "does not say how its features were made" in verifier.notes[0]
@@ -270,56 +268,29 @@ def stop(*_):
 def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice, tmp_path, fails, monkeypatch):
     target = tmp_path / "small"
     assert model.main(["--model_path", str(trained), "--export", str(target)]) == 0
-    name = f"Check_Point/model.ckpt-{model.choose_checkpoint(trained)}.data-00000-of-00001"
+    name = f"Check_Point/model.ckpt-{embedding.choose_checkpoint(trained)}.data-00000-of-00001"
     sizes = [(folder / name).stat().st_size for folder in (trained, target)]
     assert sizes[1] < 0.5 * sizes[0]
     flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json", "--model_path"]
     printed = [verify(voice, voice / "00.wav", "--json", "--model_path", folder)[1] for folder in (trained, target)]
     assert json.loads(printed[0])["verdicts"] == json.loads(printed[1])["verdicts"]
     other = tmp_path / "other"                                  # not the best: its thresholds were not measured
-    last = model.checkpoint_numbers(trained)[-1]
+    last = embedding.checkpoint_numbers(trained)[-1]
     assert model.main(["--model_path", str(trained), "--export", str(other), "--model_num", str(last)]) == 0
-    assert model.load_encoder(other)[1].model_num == last
+    assert embedding.load_encoder(other)[1].model_num == last
     shutil.copytree(trained, tmp_path / "tested")               # thresholds measured for one that is not the best
     told = json.loads((tmp_path / "tested" / "thresholds.json").read_text())
     configuration.write_json(tmp_path / "tested" / "thresholds.json",
                              told | {"model_num": last, "best": {"model_num": last - 1}})
     third = tmp_path / "third"
     with monkeypatch.context() as patch:
-        patch.setattr(model.tf.train.Checkpoint, "write", stop)
+        patch.setattr(tf.train.Checkpoint, "write", stop)
         assert model.main(["--model_path", str(trained), "--export", str(third)]) == 2
-    assert not model.checkpoint_numbers(third)                  # an interrupted export is no model, and can be repeated
+    assert not embedding.checkpoint_numbers(third)        # an interrupted export is no model, and can be repeated
     (third / "thresholds.json").write_text("{}")                # of a model that was deleted
     flags_of = ["--model_path", str(tmp_path / "tested"), "--export", str(third), "--model_num"]
     assert model.main([*flags_of, str(last)]) == 0
-    assert model.load_encoder(third)[1].model_num == last
-    assert model.load_thresholds(third, last)["points"] == told["points"]
+    assert embedding.load_encoder(third)[1].model_num == last
+    assert embedding.load_thresholds(third, last)["points"] == told["points"]
     assert "there is a model already" in fails(model.main, "--model_path", trained, "--export", target)
     assert "--verify and --export contradict" in fails(model.main, *flags, trained, "--export", tmp_path / "x")
-
-
-def test_without_a_model_the_pretrained_one_is_taken_and_named(trained, voice, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(configuration, "PRETRAINED", trained)
-    monkeypatch.chdir(tmp_path)
-    flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json"]
-    assert model.main(flags) == 0
-    captured = capsys.readouterr()
-    assert "model: " in captured.err
-    assert (tmp_path / json.loads(captured.out)["model"]).resolve() == trained.resolve()
-    shutil.copytree(trained, tmp_path / "model")
-    assert model.main(flags) == 0
-    captured = capsys.readouterr()
-    assert "model: ./model" in captured.err
-    assert json.loads(captured.out)["model"] == "./model"
-
-
-def test_the_pretrained_model_is_whole_and_small():
-    folder = configuration.PRETRAINED
-    assert sum(path.stat().st_size for path in folder.rglob("*")) < 1.5e6
-    verifier = model.Verifier(configuration.get_config(["--model_path", str(folder)]))
-    assert model.trainable_numbers(verifier.encoder) == 210_434
-    assert verifier.config.sr == 16000
-    assert 0 < verifier.threshold.far < 0.05
-    assert verifier.llr(verifier.threshold.value) is not None
-    vectors = model.embed_rows(verifier.encoder, np.random.default_rng(0).standard_normal((3, 40, 180)))
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

@@ -1,0 +1,121 @@
+"""The encoder in TensorFlow against a plain loop; its checkpoints, and those of the ancestors."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import configuration
+import model
+from configuration import InputError, tf
+from encoder import Encoder, build_encoder, load_encoder, trainable_numbers
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def loop_encoder(encoder, frames):
+    """LSTMP word by word in float64: frames (T, F) → unit vector (P,)."""
+    inputs = (frames.astype(float) - encoder.mean.numpy()) / encoder.deviation.numpy()
+    for layer in encoder.layers:
+        kernel, bias, projection = (layer[name].numpy().astype(float) for name in ("kernel", "bias", "projection"))
+        cell, output, outputs = np.zeros(len(projection)), np.zeros(projection.shape[1]), []
+        for frame in inputs:
+            i, j, f, o = np.split(np.concatenate([frame, output]) @ kernel + bias, 4)
+            cell = sigmoid(f + 1) * cell + sigmoid(i) * np.tanh(j)
+            output = sigmoid(o) * np.tanh(cell) @ projection
+            outputs.append(output)
+        inputs = np.array(outputs)
+    return inputs[-1] / np.linalg.norm(inputs[-1])
+
+
+def small_encoder():
+    """A small encoder with random biases and normalisation, so that each of them shows."""
+    encoder = Encoder(hidden=7, proj=5, num_layer=3, seed=1)
+    rng = np.random.default_rng(0)
+    for layer in encoder.layers:
+        layer["bias"].assign(rng.standard_normal(28))
+    encoder.mean.assign(rng.standard_normal(40))
+    encoder.deviation.assign(rng.uniform(0.5, 2, 40))
+    return encoder
+
+
+def test_the_papers_encoder_has_210434_trainable_numbers():
+    encoder = build_encoder(configuration.get_config([]))
+    assert trainable_numbers(encoder) == 210_434
+    assert sum(variable.numpy().size for variable in encoder.trainable_variables) == 210_434
+    assert (encoder.w.numpy(), encoder.b.numpy()) == (10.0, -5.0)
+
+
+def test_the_encoder_equals_a_plain_loop():
+    encoder = small_encoder()
+    frames = np.random.default_rng(2).standard_normal((3, 25, 40)).astype(np.float32)
+    found = encoder(frames).numpy()
+    assert found.shape == (3, 5)
+    np.testing.assert_allclose(found, [loop_encoder(encoder, sequence) for sequence in frames], atol=1e-5)
+
+
+def test_one_graph_serves_every_length_and_batch():
+    encoder = small_encoder()
+    for shape in ((1, 3, 40), (4, 160, 40), (2, 77, 40)):
+        norms = np.linalg.norm(encoder(np.ones(shape, np.float32)), axis=1)
+        np.testing.assert_allclose(norms, 1, atol=1e-5)
+    assert encoder.__call__.experimental_get_tracing_count() == 1
+
+
+def test_the_seed_draws_the_weights():
+    first, same, other = (Encoder(7, 5, 2, seed).layers[1]["kernel"].numpy() for seed in (1, 1, 2))
+    assert (first == same).all()
+    assert not (first == other).any()
+
+
+def write_ancestor(folder, encoder, number):
+    """Write an encoder's weights as TensorFlow 1's Saver did, with the ancestors' names and an optimizer's slot."""
+    names = {"w": encoder.w.numpy()[None], "b": encoder.b.numpy()[None], "global_step": np.int64(7)}
+    for index, layer in enumerate(encoder.layers):
+        cell = f"lstm/rnn/multi_rnn_cell/cell_{index}/lstm_cell"
+        names |= {f"{cell}/kernel": layer["kernel"].numpy(), f"{cell}/kernel/Adam": layer["kernel"].numpy(),
+                  f"{cell}/bias": layer["bias"].numpy(), f"{cell}/projection/kernel": layer["projection"].numpy()}
+    (folder / "Check_Point").mkdir(parents=True, exist_ok=True)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, value in names.items():
+            tf.compat.v1.get_variable(name, initializer=value)
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver().save(session, str(folder / "Check_Point" / "model.ckpt"), global_step=number)
+
+
+def test_an_ancestors_checkpoint_is_loaded(tmp_path, made_features, capsys, fails):
+    encoder = small_encoder()
+    write_ancestor(tmp_path, Encoder(7, 5, 3), 4)
+    write_ancestor(tmp_path, encoder, 5)
+    loaded, config = load_encoder(tmp_path)
+    assert (config.hidden, config.proj, config.num_layer, config.model_num) == (7, 5, 3, 5)       # the highest
+    for ours, theirs in zip(loaded.trainable_variables, encoder.trainable_variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert (loaded.mean.numpy() == 0).all()
+    assert model.main(["--model_path", str(tmp_path), "--test_path", str(made_features / "test")]) == 0
+    assert "does not say what features it was trained on" in capsys.readouterr().out
+    assert "an ancestor's model is used as it is; copy its folder" in fails(
+        model.main, "--model_path", tmp_path, "--export", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_loading_names_what_is_wrong(trained, tmp_path):
+    with pytest.raises(InputError, match=r"--model_num is 5: .* has the checkpoints"):
+        load_encoder(trained, 5)
+    with pytest.raises(InputError, match=r"there is no model"):
+        load_encoder(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    for path in (copy / "Check_Point").glob("*.data*"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="cannot be read as this model's checkpoint"):
+        load_encoder(copy)
+    stored = json.loads((copy / "config.json").read_text())
+    shutil.rmtree(copy / "Check_Point")
+    shutil.copytree(trained / "Check_Point", copy / "Check_Point")
+    stored["flags"]["hidden"] = 17
+    (copy / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="cannot be read as this model's checkpoint"):
+        load_encoder(copy)
