@@ -8,7 +8,6 @@ pictures, and whatever takes time is asked of it, or of the microphone, by one w
 """
 import contextlib
 import math
-import queue
 import sys
 import threading
 
@@ -36,7 +35,62 @@ DEFAULT_DEVICE = "System default"
 SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(audio.SUFFIXES))), ("All files", "*")]
 
 
-# ---- drawing ----------------------------------------------------------------------------------------------------
+# ---- look -------------------------------------------------------------------------------------------------------
+
+def set_style(root):
+    """Set colours, fonts and visible focus of all widgets."""
+    style, base = ttk.Style(root), nametofont("TkDefaultFont")
+    line = base.metrics("linespace")
+    style.theme_use("clam")
+    style.configure(".", background=PAPER, foreground=INK, bordercolor=LINE, lightcolor=PAPER, darkcolor=PAPER,
+                    troughcolor="#dde2e8", focuscolor=ACCENT, selectbackground=ACCENT)
+    style.map(".", foreground=[("disabled", "#98a2ae")], bordercolor=[("focus", ACCENT)])
+    style.configure("TButton", padding=(0.7 * line, 0.3 * line), background=CARD, width=0)
+    style.map("TButton", background=[("disabled", PAPER), ("active", TINT)])
+    style.configure("Main.TButton", background=ACCENT, foreground="white", focuscolor="white")
+    style.map("Main.TButton", foreground=[("disabled", "white")], bordercolor=[("focus", INK)],
+              **{part: [("disabled", "#b9c6d6"), ("active", "#134a8e"), ("!disabled", ACCENT)]
+                 for part in ("background", "lightcolor", "darkcolor")})
+    style.configure("Toolbutton", padding=(0.7 * line, 0.3 * line))
+    style.map("Toolbutton", background=[("selected", TINT), ("active", TINT), ("!selected", CARD)],
+              foreground=[("selected", ACCENT)], relief=[("!selected", "raised")])
+    style.configure("Treeview", rowheight=round(1.6 * line), background=CARD)
+    style.map("Treeview", background=[("selected", TINT)], foreground=[("selected", INK)])
+    style.configure("TNotebook.Tab", padding=(line, 0.35 * line))
+    style.map("TNotebook.Tab", background=[("selected", CARD)], padding=[("selected", (line, 0.35 * line))])
+    for kind in ("TEntry", "TCombobox", "TSpinbox", "Treeview"):
+        style.configure(kind, padding=0 if kind == "Treeview" else 0.25 * line, fieldbackground=CARD)
+        style.map(kind, lightcolor=[("focus", ACCENT)], darkcolor=[("focus", ACCENT)],
+                  fieldbackground=[("disabled", PAPER), ("readonly", CARD)])
+    for kind in ("TCombobox", "TSpinbox", "TScale"):
+        style.configure(kind, arrowsize=round(0.7 * line))
+    style.configure("TScale", arrowsize=line, sliderlength=0.8 * line, gripcount=0)
+    style.map("TScale", **{part: [("disabled", LINE), ("focus", ACCENT), ("!disabled", "#7ba3d6")]
+                           for part in ("background", "lightcolor", "darkcolor")})
+    style.configure("Treeview.Heading", relief="flat")
+    style.configure("Card.TFrame", background=CARD)
+    style.configure("Card.TLabel", background=CARD)
+    style.configure("Heading.TLabel", font="TkHeadingFont")
+
+
+def gap_of(widget):
+    """Return the usual distance between two parts, in pixels of this screen."""
+    return round(8 * widget.winfo_fpixels("1i") / 96)
+
+
+def wrapping_label(parent, **options):
+    """Return a new label that wraps its text to its own width."""
+    label = ttk.Label(parent, **options)
+    label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - 2 * gap_of(parent)))
+    return label
+
+
+def lay_side_by_side(row, left, right):
+    """Lay two buttons of the same width into a row of their parent's grid."""
+    half = gap_of(left) // 2
+    left.grid(row=row, column=0, sticky="ew", padx=(0, half))
+    right.grid(row=row, column=1, sticky="ew", padx=(half, 0))
+
 
 class Board:
     """A canvas on which level meter, score scale and bars are drawn; its unit is the height of a line of text."""
@@ -125,47 +179,252 @@ class Board:
             self.text(line, bottom + 0.6 * line, f"and {len(scores) - len(shown)} more", MUTED, anchor="w")
 
 
+# ---- the parts of the window ------------------------------------------------------------------------------------
+
+class Settings:
+    """The microphone, the length of a recording, and the progress of loading."""
+
+    def __init__(self, parent, config, on_open):
+        self.frame, gap = ttk.Frame(parent), gap_of(parent)
+        self.numbers, self.typed = [None], config.device
+        self.device = ttk.Combobox(self.frame, state="readonly", width=34, postcommand=on_open)
+        self.device.set(config.device or DEFAULT_DEVICE)
+        self.seconds = ttk.Spinbox(self.frame, from_=1, to=60, width=5)
+        self.seconds.set(f"{config.seconds:g}")
+        microphone, length, unit = (ttk.Label(self.frame, text=text) for text in (
+            "Microphone", "   Recording length", "seconds"))
+        for part in (microphone, self.device, length, self.seconds, unit):
+            part.pack(side="left", padx=(0, gap))
+        self.progress = ttk.Progressbar(self.frame, mode="indeterminate", length=17 * gap)
+        self.progress.pack(side="right")
+        self.progress.start(30)
+
+    def show_devices(self, devices):
+        """List the microphones, none if there is none; the one that was chosen stays so if it is still there."""
+        names = [f"{device.number}: {device.name}" for device in devices]
+        shown = self.device.get()
+        if not devices:
+            self.device.set("No microphone")
+        elif shown not in (self.typed, *names):
+            self.device.set(DEFAULT_DEVICE)
+        self.numbers = [None, *(device.number for device in devices)]
+        values = (DEFAULT_DEVICE, *names)
+        if values != self.device["values"]:
+            self.device.configure(values=values)
+            popdown = self.device.tk.call("ttk::combobox::PopdownWindow", self.device)
+            if self.device.tk.call("winfo", "ismapped", popdown):              # it shows the old list
+                self.device.tk.call("ttk::combobox::Unpost", self.device)
+                self.device.tk.call("ttk::combobox::Post", self.device)
+
+    def chosen_device(self):
+        """Return the number of the microphone, or what was typed, None for the system's default."""
+        place = self.device.current()
+        return self.numbers[place] if place >= 0 else self.typed
+
+    def length(self):
+        """Return the length of a recording in seconds; InputError where it is not one."""
+        flag = configuration.flags()["seconds"]
+        with contextlib.suppress(ValueError):
+            if not flag.problem(float(self.seconds.get())):
+                return float(self.seconds.get())
+        raise InputError(f"recording length is {self.seconds.get()!r}: {flag.range_text()}")
+
+
+class Speakers:
+    """The list of enrolled speakers, its buttons, and the form that enrols."""
+
+    def __init__(self, parent, app):
+        self.frame, gap, self.people = ttk.Frame(parent), gap_of(parent), {}
+        pane = self.frame
+        pane.columnconfigure((0, 1), weight=1, uniform="half")
+        pane.rowconfigure(1, weight=1)
+        ttk.Label(pane, text="Enrolled speakers", style="Heading.TLabel").grid(columnspan=2, sticky="w", pady=gap)
+        self.list = self.build_list(pane)
+        self.list.grid(row=1, columnspan=2, sticky="nsew", pady=(0, gap))
+        self.list.bind("<<TreeviewSelect>>", lambda event: (self.name.set(self.chosen() or self.name.get()),
+                                                            app.update()))
+        self.new_button = ttk.Button(pane, text="New speaker", command=self.new_speaker)
+        self.forget_button = ttk.Button(pane, text="Forget …", command=app.forget)
+        lay_side_by_side(2, self.new_button, self.forget_button)
+        self.title, row, self.name = ttk.Label(pane, style="Heading.TLabel"), ttk.Frame(pane), tk.StringVar()
+        self.title.grid(row=3, columnspan=2, sticky="w", pady=(2 * gap, 0))
+        row.grid(row=4, columnspan=2, sticky="ew", pady=gap)
+        self.name.trace_add("write", lambda *_: app.update())
+        self.entry = ttk.Entry(row, textvariable=self.name)
+        self.entry.bind("<Return>", lambda event: self.enroll_button.invoke())
+        ttk.Label(row, text="Name").pack(side="left")
+        self.entry.pack(side="right", fill="x", expand=True, padx=(gap, 0))
+        self.enroll_button = ttk.Button(pane, command=app.enroll, style="Main.TButton")
+        self.enroll_file_button = ttk.Button(pane, text="From a file …", command=lambda: app.open_file(app.enroll))
+        lay_side_by_side(5, self.enroll_button, self.enroll_file_button)
+
+    def build_list(self, pane):
+        """Return the list, a row per speaker."""
+        table = ttk.Treeview(pane, columns=("recordings", "seconds"), selectmode="browse", height=4)
+        measure = nametofont("TkHeadingFont").measure
+        for column, heading, anchor, room in (("#0", "Name", "w", "A rather long name"),
+                                              ("recordings", "Recordings", "e", "Recordings"),
+                                              ("seconds", "Speech", "e", "Speech 00")):
+            table.heading(column, text=heading, anchor=anchor)
+            table.column(column, width=measure(room) + 2 * gap_of(pane), anchor=anchor, stretch=column == "#0")
+        return table
+
+    def chosen(self):
+        """Return the speaker chosen in the list, "" where none is."""
+        return next(iter(self.list.selection()), "")
+
+    def new_speaker(self):
+        """Make room for a new name."""
+        self.name.set("")
+        self.entry.focus_set()
+
+    def show(self, people, name=""):
+        """List the enrolled speakers, and choose the one named, else the one before."""
+        name = name or self.chosen()
+        self.people = {person.name: person for person in people}
+        self.list.delete(*self.list.get_children())
+        for person in people:
+            self.list.insert("", "end", person.name, text=person.name,
+                             values=(person.recordings, f"{person.seconds:.0f} s"))
+        if name in self.people:
+            self.list.selection_set(name)
+            self.list.focus(name)
+            self.list.see(name)
+
+    def update(self):
+        """Word title and button for the name in the form."""
+        name = features.normal_form(self.name.get()).strip()
+        known = name in self.people
+        self.title.configure(text=f"Add a recording of {shortened(name, 14)}" if known else "Enrol a new speaker")
+        self.enroll_button.configure(text="Add recording" if known else "Enrol")
+
+
+class Probe:
+    """The two questions, the buttons of the probe, and the card with its verdict."""
+
+    def __init__(self, parent, app):
+        gap, base = gap_of(parent), nametofont("TkDefaultFont")
+        bar, self.result = ttk.Frame(parent), ttk.Frame(parent, style="Card.TFrame")
+        bar.grid(sticky="ew", pady=(0, gap))
+        self.result.grid(sticky="nsew", pady=(0, gap))
+        self.question = tk.StringVar(value="claim")
+        self.claim_button, who_button = (ttk.Radiobutton(
+            bar, text="Who is it?", style="Toolbutton", variable=self.question, value=value, command=app.update)
+            for value in ("claim", "who"))
+        self.claim_button.pack(side="left")
+        who_button.pack(side="left")
+        self.record_button = ttk.Button(bar, text="Record", command=app.verify, style="Main.TButton")
+        self.open_button = ttk.Button(bar, text="Open a file …", command=lambda: app.open_file(app.verify))
+        self.cancel_button = ttk.Button(bar, text="Cancel", command=app.cancelled.set)
+        for button in (self.cancel_button, self.open_button, self.record_button):
+            button.pack(side="right", padx=(gap, 0))
+        self.large = base.copy()            # Tk forgets a font that nobody holds
+        self.large.configure(size=round(2.4 * base.cget("size")), weight="bold")
+        self.headline = ttk.Label(self.result, style="Card.TLabel", font=self.large)
+        self.detail = wrapping_label(self.result, style="Card.TLabel", foreground=MUTED)
+        self.board = Board(self.result)
+        self.headline.pack(fill="x", padx=2 * gap, pady=(gap, 0))
+        self.detail.pack(fill="x", padx=2 * gap)
+        self.board.canvas.pack(fill="x", padx=gap, pady=gap)
+        self.board.canvas.bind("<Configure>", lambda event: app.update())
+
+    def asks_who(self):
+        """Tell whether the question is who it is, not whether it is the one chosen."""
+        return self.question.get() == "who"
+
+    def show_words(self, headline, colour=INK, detail=""):
+        """Show large words, and smaller ones below."""
+        self.headline.configure(text=headline, foreground=colour)
+        self.detail.configure(text=detail)
+
+
+class ThresholdBar:
+    """The threshold's slider and its error rates; `value` is None where the model stores none."""
+
+    def __init__(self, parent, on_change):
+        bar, self.on_change = ttk.Frame(parent), on_change
+        self.value, self.loaded, self.place = None, None, tk.DoubleVar()
+        bar.grid(sticky="ew", pady=(0, gap_of(parent)))
+        self.readout, self.rates = ttk.Label(bar, text="Threshold"), ttk.Label(bar, foreground=MUTED)
+        self.slider = ttk.Scale(bar, from_=-1, to=1, variable=self.place, command=self.move)
+        for key, step in (("<Left>", -0.005), ("<Right>", 0.005), ("<Down>", -0.05), ("<Up>", 0.05)):
+            self.slider.bind(key, lambda event, step=step: self.move(self.place.get() + step) or "break")
+        self.reset_button = ttk.Button(bar, text="Reset", command=lambda: self.set(self.loaded.threshold))
+        self.rates.pack(side="bottom", anchor="w")
+        self.readout.pack(side="left")
+        self.reset_button.pack(side="right")
+        self.slider.pack(side="left", fill="x", expand=True, padx=gap_of(parent))
+
+    def adopt(self, loaded):
+        """Take the threshold and the error rates of the model, service.Loaded."""
+        self.loaded = loaded
+        self.set(loaded.threshold)
+
+    def move(self, value):
+        """Set the threshold by hand, in half hundredths."""
+        self.set(round(200 * min(max(float(value), -1), 1)) / 200)
+
+    def set(self, value):
+        """Set the threshold, None for none: the error rates follow, the stored ones where they are."""
+        self.value = value
+        self.place.set(value or 0)
+        far, frr = (None, None) if value is None else self.loaded.rates[round(200 * (value + 1))]
+        if value is not None and value == self.loaded.threshold:
+            far, frr = self.loaded.measured
+        self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
+        self.rates.configure(text="The slider sets one by hand." if value is None else
+                             "Its error rates are not measured." if far is None else
+                             f"FAR {far:.1%} of others pass a comparison, FRR {frr:.1%} of the right ones fail it.")
+        self.on_change()
+
+
+class Pictures:
+    """The canvases with the pictures that the model's process draws, each anew when its size changes."""
+
+    def __init__(self, app):
+        self.app, self.canvases, self.images, self.drawing = app, {}, {}, set()
+
+    def add(self, name, parent, side):
+        """Make the canvas of a picture."""
+        canvas = tk.Canvas(parent, width=1, height=1, background=CARD, highlightthickness=0)
+        canvas.pack(side=side, fill="both", expand=True, padx=gap_of(parent) // 2)
+        canvas.bind("<Configure>", lambda event: self.draw_visible())
+        self.canvases[name] = canvas
+
+    def draw_visible(self):
+        """Ask for the pictures that can be seen."""
+        for name in ("likeness", "map") if self.app.tabs.index("current") else ("spectrum",):
+            self.draw(name)
+
+    def draw(self, name):
+        """Ask for a picture of the size of its canvas, if it is not asked for yet."""
+        app, canvas = self.app, self.canvases[name]
+        size = canvas.winfo_width(), canvas.winfo_height()
+        if name in self.drawing or not app.loaded or min(size) < 50 or (name == "spectrum" and not app.heard):
+            return
+        self.drawing.add(name)
+        dpi = canvas.winfo_fpixels("1i")
+        app.run(lambda: app.verifier("draw", name, *size, dpi), lambda png: self.show(name, size, png),
+                lambda text: self.show(name, size, None, text))
+
+    def show(self, name, size, png, text=""):
+        """Show a picture, or why there is none; ask again if its canvas has another size by now."""
+        canvas = self.canvases[name]
+        canvas.delete("all")
+        self.drawing.discard(name)
+        if png:
+            self.images[name] = tk.PhotoImage(data=png, master=canvas)
+            canvas.create_image(0, 0, image=self.images[name], anchor="nw")
+        else:
+            canvas.create_text(size[0] / 2, size[1] / 2, text=text, fill=MUTED, width=size[0] - 4 * gap_of(canvas))
+        if size != (canvas.winfo_width(), canvas.winfo_height()):
+            self.draw(name)
+
+
 # ---- the window -------------------------------------------------------------------------------------------------
 
-def dress(root):
-    """Set colours, fonts and visible focus of all widgets; return the size of a pixel of a usual screen, in pixels."""
-    style, base = ttk.Style(root), nametofont("TkDefaultFont")
-    unit, line = root.winfo_fpixels("1i") / 96, base.metrics("linespace")
-    style.theme_use("clam")
-    style.configure(".", background=PAPER, foreground=INK, bordercolor=LINE, lightcolor=PAPER, darkcolor=PAPER,
-                    troughcolor="#dde2e8", focuscolor=ACCENT, selectbackground=ACCENT)
-    style.map(".", foreground=[("disabled", "#98a2ae")], bordercolor=[("focus", ACCENT)])
-    style.configure("TButton", padding=(0.7 * line, 0.3 * line), background=CARD, width=0)
-    style.map("TButton", background=[("disabled", PAPER), ("active", TINT)])
-    style.configure("Main.TButton", background=ACCENT, foreground="white", focuscolor="white")
-    style.map("Main.TButton", foreground=[("disabled", "white")], bordercolor=[("focus", INK)],
-              **{part: [("disabled", "#b9c6d6"), ("active", "#134a8e"), ("!disabled", ACCENT)]
-                 for part in ("background", "lightcolor", "darkcolor")})
-    style.configure("Toolbutton", padding=(0.7 * line, 0.3 * line))
-    style.map("Toolbutton", background=[("selected", TINT), ("active", TINT), ("!selected", CARD)],
-              foreground=[("selected", ACCENT)], relief=[("!selected", "raised")])
-    style.configure("Treeview", rowheight=round(1.6 * line), background=CARD)
-    style.map("Treeview", background=[("selected", TINT)], foreground=[("selected", INK)])
-    style.configure("TNotebook.Tab", padding=(line, 0.35 * line))
-    style.map("TNotebook.Tab", background=[("selected", CARD)], padding=[("selected", (line, 0.35 * line))])
-    for kind in ("TEntry", "TCombobox", "TSpinbox", "Treeview"):
-        style.configure(kind, padding=0 if kind == "Treeview" else 0.25 * line, fieldbackground=CARD)
-        style.map(kind, lightcolor=[("focus", ACCENT)], darkcolor=[("focus", ACCENT)],
-                  fieldbackground=[("disabled", PAPER), ("readonly", CARD)])
-    for kind in ("TCombobox", "TSpinbox", "TScale"):
-        style.configure(kind, arrowsize=round(0.7 * line))
-    style.configure("TScale", arrowsize=line, sliderlength=0.8 * line, gripcount=0)
-    style.map("TScale", **{part: [("disabled", LINE), ("focus", ACCENT), ("!disabled", "#7ba3d6")]
-                           for part in ("background", "lightcolor", "darkcolor")})
-    style.configure("Treeview.Heading", relief="flat")
-    style.configure("Card.TFrame", background=CARD)
-    style.configure("Card.TLabel", background=CARD)
-    style.configure("Heading.TLabel", font="TkHeadingFont")
-    return unit
-
-
 class App:
-    """The window.
+    """The window: its parts, and what they ask of the worker.
 
     Parameters
     ----------
@@ -182,204 +441,73 @@ class App:
 
     def __init__(self, root, config, recorder, verifier, devices):
         self.root, self.config, self.sr = root, config, config.sr
-        self.recorder, self.verifier = recorder, verifier
-        self.jobs, self.results = queue.SimpleQueue(), queue.SimpleQueue()
+        self.recorder, self.verifier, self.devices = recorder, verifier, devices
         self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
-        self.people, self.heard, self.value, self.numbers, self.notes = {}, None, None, [None], []
-        self.images, self.drawing, self.focus = {}, set(), None
+        self.heard, self.notes, self.focus = None, [], None
+        self.worker = service.Worker()
         self.build()
         root.report_callback_exception = self.report
         root.protocol("WM_DELETE_WINDOW", self.close)
-        root.bind("<Escape>", lambda event: self.cancel())
+        root.bind("<Escape>", lambda event: self.cancelled.set())         # the next recording clears it
         root.bind_class("TButton", "<Return>", lambda event: event.widget.invoke())
-        self.worker = threading.Thread(target=self.labour, daemon=True)
-        self.worker.start()
-        self.card("Loading the model …", MUTED, "This takes a few seconds.")
+        self.probe.show_words("Loading the model …", MUTED, "This takes a few seconds.")
         self.run(lambda: verifier("list_enrolled"), self.show_people, lambda text: self.say(text, BAD))
-        self.run(devices, self.show_devices, self.show_devices)
         self.run(lambda: verifier("load"), self.show_loaded, self.show_loaded)
+        self.run(devices, self.settings.show_devices, self.show_no_devices)
+        self.run(lambda: verifier("prepare_pictures"), lambda _: None)
         self.poll()
-
-    # ---- its parts
 
     def build(self):
         """Lay the window out: settings above, speakers on the left, the tabs on the right, messages below."""
-        root = self.root
-        self.unit = dress(root)
-        self.gap, self.dpi = round(8 * self.unit), root.winfo_fpixels("1i")
+        root, gap = self.root, gap_of(self.root)
+        set_style(root)
         root.title("Speaker verification")
         root.configure(background=PAPER)
-        root.geometry(f"{min(round(1024 * self.unit), root.winfo_screenwidth())}x"
-                      f"{min(round(640 * self.unit), root.winfo_screenheight())}")
+        root.geometry(f"{min(128 * gap, root.winfo_screenwidth())}x{min(80 * gap, root.winfo_screenheight())}")
         root.columnconfigure(1, weight=1)
         root.rowconfigure(1, weight=1)
-        settings, people, self.tabs = ttk.Frame(root), ttk.Frame(root), ttk.Notebook(root)
-        probe, comparison = ttk.Frame(self.tabs, padding=self.gap), ttk.Frame(self.tabs, padding=self.gap)
-        self.message = self.text(root, anchor="w", padding=self.gap)
-        settings.grid(row=0, columnspan=2, sticky="ew", padx=self.gap, pady=self.gap)
-        people.grid(row=1, column=0, sticky="ns", padx=self.gap)
-        self.tabs.grid(row=1, column=1, sticky="nsew", padx=(0, self.gap))
+        self.settings, self.speakers = Settings(root, self.config, self.list_devices), Speakers(root, self)
+        self.tabs = ttk.Notebook(root)
+        probe, comparison = ttk.Frame(self.tabs, padding=gap), ttk.Frame(self.tabs, padding=gap)
+        self.message = wrapping_label(root, anchor="w", padding=gap)
+        self.settings.frame.grid(row=0, columnspan=2, sticky="ew", padx=gap, pady=gap)
+        self.speakers.frame.grid(row=1, column=0, sticky="ns", padx=gap)
+        self.tabs.grid(row=1, column=1, sticky="nsew", padx=(0, gap))
         self.message.grid(row=2, columnspan=2, sticky="ew")
         self.tabs.add(probe, text="Verify")
         self.tabs.add(comparison, text="Compare recordings")
-        self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.draw_all())
-        self.build_settings(settings)
-        self.build_people(people)
-        self.build_enrolment(people)
-        self.build_probe(probe)
-        self.pictures = {"spectrum": self.picture(self.result, "top"), "likeness": self.picture(comparison, "left"),
-                         "map": self.picture(comparison, "left")}
-
-    def text(self, parent, **options):
-        """Return a new label that wraps its text to its own width."""
-        label = ttk.Label(parent, **options)
-        label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - 2 * self.gap))
-        return label
-
-    def picture(self, parent, side):
-        """Return a new canvas for a picture, which is drawn anew whenever its size changes."""
-        canvas = tk.Canvas(parent, width=1, height=1, background=CARD, highlightthickness=0)
-        canvas.pack(side=side, fill="both", expand=True, padx=self.gap // 2)
-        canvas.bind("<Configure>", lambda event: self.draw_all())
-        return canvas
-
-    def build_settings(self, bar):
-        """Build the microphone's settings and the progress of loading."""
-        self.device = ttk.Combobox(bar, state="readonly", width=34, values=[DEFAULT_DEVICE])
-        self.device.set(self.config.device or DEFAULT_DEVICE)
-        self.seconds = ttk.Spinbox(bar, from_=1, to=60, width=5)
-        self.seconds.set(f"{self.config.seconds:g}")
-        for part in (ttk.Label(bar, text="Microphone"), self.device, ttk.Label(bar, text="   Recording length"),
-                     self.seconds, ttk.Label(bar, text="seconds")):
-            part.pack(side="left", padx=(0, self.gap))
-        self.progress = ttk.Progressbar(bar, mode="indeterminate", length=140 * self.unit)
-        self.progress.pack(side="right")
-        self.progress.start(30)
-
-    def build_people(self, pane):
-        """Build the list of enrolled speakers and its buttons."""
-        pane.columnconfigure((0, 1), weight=1, uniform="half")
-        pane.rowconfigure(1, weight=1)
-        ttk.Label(pane, text="Enrolled speakers", style="Heading.TLabel").grid(columnspan=2, sticky="w", pady=self.gap)
-        self.list = ttk.Treeview(pane, columns=("recordings", "seconds"), selectmode="browse", height=4)
-        measure = nametofont("TkHeadingFont").measure
-        for column, heading, anchor, room in (("#0", "Name", "w", "A rather long name"),
-                                              ("recordings", "Recordings", "e", "Recordings"),
-                                              ("seconds", "Speech", "e", "Speech 00")):
-            self.list.heading(column, text=heading, anchor=anchor)
-            self.list.column(column, width=measure(room) + 2 * self.gap, anchor=anchor, stretch=column == "#0")
-        self.list.grid(row=1, columnspan=2, sticky="nsew", pady=(0, self.gap))
-        self.list.bind("<<TreeviewSelect>>", lambda event: self.choose())
-        self.list.bind("<Return>", lambda event: self.record_button.invoke())
-        self.new_button = ttk.Button(pane, text="New speaker", command=self.new_speaker)
-        self.forget_button = ttk.Button(pane, text="Forget …", command=self.forget)
-        self.two_buttons(2, self.new_button, self.forget_button)
-
-    def build_enrolment(self, pane):
-        """Build the enrolment below the list: a title, the name, its buttons."""
-        self.title, row, self.name = ttk.Label(pane, style="Heading.TLabel"), ttk.Frame(pane), tk.StringVar()
-        self.title.grid(row=3, columnspan=2, sticky="w", pady=(2 * self.gap, 0))
-        row.grid(row=4, columnspan=2, sticky="ew", pady=self.gap)
-        self.name.trace_add("write", lambda *_: self.update())
-        self.entry = ttk.Entry(row, textvariable=self.name)
-        self.entry.bind("<Return>", lambda event: self.enroll_button.invoke())
-        ttk.Label(row, text="Name").pack(side="left")
-        self.entry.pack(side="right", fill="x", expand=True, padx=(self.gap, 0))
-        self.enroll_button = ttk.Button(pane, command=self.enroll, style="Main.TButton")
-        self.enroll_file_button = ttk.Button(pane, text="From a file …", command=lambda: self.open(self.enroll))
-        self.two_buttons(5, self.enroll_button, self.enroll_file_button)
-
-    def two_buttons(self, row, left, right):
-        """Lay two buttons of the same width side by side."""
-        left.grid(row=row, column=0, sticky="ew", padx=(0, self.gap // 2))
-        right.grid(row=row, column=1, sticky="ew", padx=(self.gap // 2, 0))
-
-    def build_probe(self, pane):
-        """Build the two questions, the buttons of the probe, the card of its verdict and the threshold."""
-        pane.columnconfigure(0, weight=1)
-        pane.rowconfigure(1, weight=1)
-        bar, self.result, below = ttk.Frame(pane), ttk.Frame(pane, style="Card.TFrame"), ttk.Frame(pane)
-        for part, sticky in ((bar, "ew"), (self.result, "nsew"), (below, "ew")):
-            part.grid(sticky=sticky, pady=(0, self.gap))
-        self.question = tk.StringVar(value="claim")
-        self.claim_button, who_button = (ttk.Radiobutton(
-            bar, text="Who is it?", style="Toolbutton", variable=self.question, value=value, command=self.update)
-            for value in ("claim", "who"))
-        self.claim_button.pack(side="left")
-        who_button.pack(side="left")
-        self.record_button = ttk.Button(bar, text="Record", command=self.verify, style="Main.TButton")
-        self.open_button = ttk.Button(bar, text="Open a file …", command=lambda: self.open(self.verify))
-        self.cancel_button = ttk.Button(bar, text="Cancel", command=self.cancel)
-        for button in (self.cancel_button, self.open_button, self.record_button):
-            button.pack(side="right", padx=(self.gap, 0))
-        self.build_card(self.result)
-        self.build_threshold(below)
-
-    def build_card(self, pane):
-        """Build the large words, the smaller ones and the board below them."""
-        base = nametofont("TkDefaultFont")
-        self.large = base.copy()            # Tk forgets a font that nobody holds
-        self.large.configure(size=round(2.4 * base.cget("size")), weight="bold")
-        self.headline = ttk.Label(pane, style="Card.TLabel", font=self.large)
-        self.detail, self.board = self.text(pane, style="Card.TLabel", foreground=MUTED), Board(pane)
-        self.headline.pack(fill="x", padx=2 * self.gap, pady=(self.gap, 0))
-        self.detail.pack(fill="x", padx=2 * self.gap)
-        self.board.canvas.pack(fill="x", padx=self.gap, pady=self.gap)
-        self.board.canvas.bind("<Configure>", lambda event: self.update())
-
-    def build_threshold(self, bar):
-        """Build the slider and its readout."""
-        self.threshold = tk.DoubleVar()
-        self.readout, self.rates = ttk.Label(bar, text="Threshold"), ttk.Label(bar, foreground=MUTED)
-        self.slider = ttk.Scale(bar, from_=-1, to=1, variable=self.threshold, command=self.move)
-        for key, step in (("<Left>", -0.005), ("<Right>", 0.005), ("<Down>", -0.05), ("<Up>", 0.05)):
-            self.slider.bind(key, lambda event, step=step: self.move(self.threshold.get() + step) or "break")
-        self.reset_button = ttk.Button(bar, text="Reset", command=lambda: self.set_threshold(self.loaded.threshold))
-        self.rates.pack(side="bottom", anchor="w")
-        self.readout.pack(side="left")
-        self.reset_button.pack(side="right")
-        self.slider.pack(side="left", fill="x", expand=True, padx=self.gap)
-
-    # ---- its worker
+        probe.columnconfigure(0, weight=1)
+        probe.rowconfigure(1, weight=1)
+        self.probe, self.threshold = Probe(probe, self), ThresholdBar(probe, self.update)
+        self.pictures = Pictures(self)
+        self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.pictures.draw_visible())
+        self.pictures.add("spectrum", self.probe.result, "top")
+        self.pictures.add("likeness", comparison, "left")
+        self.pictures.add("map", comparison, "left")
 
     def run(self, work, then, failed=None):
         """Let the worker do work(); then(value) follows in the window's thread, or failed(text), which shows it."""
-        self.jobs.put((work, then, failed or self.fail))
-
-    def labour(self):
-        """Do the jobs one after the other, so that answers come in the order of the questions; None ends it."""
-        while job := self.jobs.get():
-            work, then, failed = job
-            try:
-                self.results.put((then, (work(),)))
-            except (InputError, OSError) as error:
-                self.results.put((failed, (str(error),)))
-            except Exception as error:
-                self.results.put((failed, (service.fault(error),)))
+        self.worker.run(work, then, failed or self.fail)
 
     def poll(self):
         """Take what the worker has done."""
         self.timer = self.root.after(POLL_MS, self.poll)
-        while not self.results.empty():
-            function, arguments = self.results.get()
-            function(*arguments)
+        self.worker.poll()
 
     def report(self, kind, error, trace):
         """Show an error that a callback raised; Tk calls this."""
         if kind is KeyboardInterrupt:
             self.close()
         else:
-            self.say(str(error) if isinstance(error, InputError) else service.fault(error), BAD)
+            self.say(service.in_window(error) if isinstance(error, InputError) else service.fault(error), BAD)
 
     def close(self):
         """Stop recording and close the window."""
         self.cancelled.set()
-        self.jobs.put(None)
-        self.progress.stop()
+        self.worker.stop()
+        self.settings.progress.stop()
         self.root.after_cancel(self.timer)
         self.root.destroy()
-
-    # ---- what it says
 
     def say(self, text, colour=GOOD):
         """Show a message below; red on a red ground is an error."""
@@ -387,42 +515,34 @@ class App:
 
     def fail(self, text):
         """Show why something came to nothing."""
-        self.rest()
+        self.become_idle()
         self.say(text, MUTED if text.startswith("cancelled") else BAD)
-
-    def card(self, headline, colour=INK, detail=""):
-        """Show large words, and smaller ones below."""
-        self.headline.configure(text=headline, foreground=colour)
-        self.detail.configure(text=detail)
 
     def update(self):
         """Show all that follows from the speakers, the one chosen, the verdict and the threshold."""
-        name, chosen = features.normal_form(self.name.get()).strip(), self.chosen()
-        known = name in self.people
-        self.title.configure(text=f"Add a recording of {shortened(name, 14)}" if known else "Enrol a new speaker")
-        self.enroll_button.configure(text="Add recording" if known else "Enrol")
-        self.claim_button.configure(text=f"Is it {shortened(chosen)}?" if chosen else "Is it …?")
-        idle = not self.busy
-        for button, possible in ((self.new_button, idle), (self.forget_button, idle and chosen),
-                                 (self.enroll_button, idle), (self.enroll_file_button, idle),
-                                 (self.record_button, idle and self.loaded and self.people),
-                                 (self.open_button, idle and self.loaded and self.people),
-                                 (self.cancel_button, self.busy == "recording"), (self.slider, self.loaded),
-                                 (self.reset_button, self.loaded and self.loaded.threshold is not None)):
+        speakers, probe, chosen, idle = self.speakers, self.probe, self.speakers.chosen(), not self.busy
+        speakers.update()
+        probe.claim_button.configure(text=f"Is it {shortened(chosen)}?" if chosen else "Is it …?")
+        for button, possible in ((speakers.new_button, idle), (speakers.forget_button, idle and chosen),
+                                 (speakers.enroll_button, idle), (speakers.enroll_file_button, idle),
+                                 (probe.record_button, idle and self.loaded and speakers.people),
+                                 (probe.open_button, idle and self.loaded and speakers.people),
+                                 (probe.cancel_button, self.busy == "recording"), (self.threshold.slider, self.loaded),
+                                 (self.threshold.reset_button, self.loaded and self.loaded.threshold is not None)):
             button.state(["!disabled" if possible else "disabled"])
-        if not self.busy:
-            self.card(*self.words())
-            self.board.canvas.delete("all")
-            if self.loaded and self.people:
+        if idle:
+            probe.show_words(*self.state_words())
+            probe.board.canvas.delete("all")
+            if self.loaded and speakers.people:
                 scores = self.heard.scores if self.heard else []
-                self.board.show(scores, self.value, chosen, everybody=self.question.get() == "who")
+                probe.board.show(scores, self.threshold.value, chosen, everybody=probe.asks_who())
 
-    def words(self):
+    def state_words(self):
         """Return the headline, its colour and the detail that fit the state."""
-        chosen, who = self.chosen(), self.question.get() == "who"
+        chosen, who = self.speakers.chosen(), self.probe.asks_who()
         states = (
             (self.problem and not self.loaded, "No model", self.problem),
-            (not self.people, "Nobody is enrolled yet", "Type a name on the left and press Enrol, then speak."),
+            (not self.speakers.people, "Nobody is enrolled yet", "Type a name on the left and press Enrol, then speak."),
             (not who and not chosen, "Is it …?", "Choose a speaker on the left, or ask who it is."),
             (not self.heard, "Who is it?" if who else f"Is it {shortened(chosen)}?",
              "Press Record and speak, or open a file."),
@@ -430,47 +550,29 @@ class App:
         for holds, headline, detail in states:
             if holds:
                 return headline, MUTED, detail
-        return self.decision(self.heard.scores[0][0] if who else chosen, who)
+        return self.verdict_words(self.heard.scores[0][0] if who else chosen, who)
 
-    def decision(self, name, who):
+    def verdict_words(self, name, who):
         """Return headline, colour and detail of the verdict on a speaker."""
-        score, value = dict(self.heard.scores).get(name), self.value
+        score, value = dict(self.heard.scores).get(name), self.threshold.value
         if score is None:
             return "No verdict", MUTED, f"What is enrolled of {name} cannot be compared: add a recording."
         if value is None:
             return f"Score {score:.2f}", MUTED, f"There is no verdict without a threshold: {self.problem}"
         yes, no = (f"It is {shortened(name)}", "None of them") if who else ("Same person", "Different person")
-        detail = (f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech "
-                  "heard.")
+        detail = f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech heard."
         return (yes, GOOD, detail) if score >= value else (no, BAD, detail)
-
-    # ---- what it does
-
-    def chosen(self):
-        """Return the speaker chosen in the list, "" where none is."""
-        return next(iter(self.list.selection()), "")
-
-    def choose(self):
-        """Take the speaker chosen in the list as the one to add to, and to ask for."""
-        if self.chosen():
-            self.name.set(self.chosen())
-        self.update()
-
-    def new_speaker(self):
-        """Make room for a new name."""
-        self.name.set("")
-        self.entry.focus_set()
 
     def forget(self):
         """Delete the chosen speaker's recordings, if that is meant."""
-        name = self.chosen()
+        name = self.speakers.chosen()
         if messagebox.askokcancel("Forget a speaker", f"Delete everything enrolled of {name}? This cannot be undone.",
                                   icon="warning", default="cancel", parent=self.root):
-            self.name.set("")
-            self.begin("work", "One moment …")
-            self.run(lambda: self.verifier("forget", name), lambda _: self.refresh(f"{name} is forgotten."))
+            self.speakers.name.set("")
+            self.become_busy("work", "One moment …")
+            self.run(lambda: self.verifier("forget", name), lambda _: self.show_change(f"{name} is forgotten."))
 
-    def open(self, work):
+    def open_file(self, work):
         """Ask for a recording and call work(path)."""
         path = filedialog.askopenfilename(parent=self.root, title="Open a recording", filetypes=SOUNDS)
         if path:
@@ -478,28 +580,27 @@ class App:
 
     def enroll(self, path=None):
         """Add a recording to the speaker named, from a file or the microphone."""
-        name = features.speaker_name(self.name.get().strip())
-        self.take(f"Recording an enrolment of {shortened(name)}.", path,
-                  lambda sound: self.verifier("enroll", name, sound),
-                  lambda name: self.refresh(" ".join([f"A recording of {name} is enrolled.", *self.notes]), name))
+        name = features.speaker_name(self.speakers.name.get().strip())
+        self.hear_sound(f"Recording an enrolment of {shortened(name)}.", path,
+                        lambda sound: self.verifier("enroll", name, sound), lambda name: self.show_change(
+                            " ".join([f"A recording of {name} is enrolled.", *self.notes]), name))
 
     def verify(self, path=None):
         """Hear a probe, from a file or the microphone."""
-        self.take("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
+        self.hear_sound("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
         self.heard = None           # nothing of the probe before may pass for a verdict on this one
-        self.pictures["spectrum"].delete("all")
+        self.pictures.canvases["spectrum"].delete("all")
 
-    def take(self, words, path, work, then):
+    def hear_sound(self, words, path, work, then):
         """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears."""
-        seconds, device, sr = self.length(), self.device.current(), self.sr
-        device = self.numbers[device] if device >= 0 else self.config.device
+        seconds, device, sr = self.settings.length(), self.settings.chosen_device(), self.sr
 
         def on_level(level_db, seconds_left):
-            self.results.put((self.show_level, (words, level_db, seconds_left, seconds)))
+            self.worker.post(self.show_level, words, level_db, seconds_left, seconds)
 
         def job():
             sound = path or self.recorder(seconds, sr, device, on_level, self.cancelled.is_set)
-            self.results.put((self.begin, ("work", "One moment …")))
+            self.worker.post(self.become_busy, "work", "One moment …")
             return work(sound)
 
         self.cancelled.clear()
@@ -507,69 +608,46 @@ class App:
         self.say(" ".join(self.notes), INK)
         self.tabs.select(0)
         self.focus = self.root.focus_get()
-        self.begin("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
+        self.become_busy("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
         if not path:
-            self.cancel_button.focus_set()
+            self.probe.cancel_button.focus_set()
         self.run(job, then)
 
-    def length(self):
-        """Return the length of a recording in seconds; InputError where it is not one."""
-        flag = configuration.flags()["seconds"]
-        with contextlib.suppress(ValueError):
-            if not flag.problem(float(self.seconds.get())):
-                return float(self.seconds.get())
-        raise InputError(f"recording length is {self.seconds.get()!r}: {flag.range_text()}")
-
-    def begin(self, busy, headline):
+    def become_busy(self, busy, headline):
         """Show what goes on: busy with a "recording", or with "work" that cannot be cancelled."""
         self.busy = busy
         self.update()
-        self.board.canvas.delete("all")
-        self.card(headline, MUTED)
+        self.probe.board.canvas.delete("all")
+        self.probe.show_words(headline, MUTED)
 
-    def rest(self):
+    def become_idle(self):
         """Be ready for the next."""
         self.busy = ""
         self.update()
-        if self.focus and self.root.focus_get() in (None, self.cancel_button):
+        if self.focus and self.root.focus_get() in (None, self.probe.cancel_button):
             self.focus.focus_set()
         self.focus = None
 
-    def cancel(self):
-        """Stop the recording."""
-        if self.busy == "recording":
-            self.cancelled.set()
+    def list_devices(self):
+        """Look for microphones anew: the list of them was opened."""
+        if not self.busy:
+            self.run(lambda: self.devices(rescan=True), self.settings.show_devices, self.show_no_devices)
 
-    def refresh(self, text, name=""):
+    def show_change(self, text, name=""):
         """Show the speakers, and the last probe compared with them, after a change."""
         self.run(lambda: (self.verifier("list_enrolled"), self.loaded and self.verifier("compare")),
                  lambda answer: (self.show_people(answer[0], name), self.show_heard(answer[1]), self.say(text)))
 
-    # ---- what it hears of
-
     def show_people(self, people, name=""):
         """List the enrolled speakers, and choose the one named, else the one before."""
-        name = name or self.chosen()
-        self.people = {person.name: person for person in people}
-        self.list.delete(*self.list.get_children())
-        for person in people:
-            self.list.insert("", "end", person.name, text=person.name,
-                             values=(person.recordings, f"{person.seconds:.0f} s"))
-        if name in self.people:
-            self.list.selection_set(name)
-            self.list.focus(name)
-            self.list.see(name)
-        self.draw_all()
+        self.speakers.show(people, name)
+        self.pictures.draw_visible()
         self.update()
 
-    def show_devices(self, devices):
-        """List the microphones; or, given a text, say why there is none, files can still be opened."""
-        if isinstance(devices, str):
-            self.device.set("No microphone")
-            self.say(devices, BAD)
-            return
-        self.numbers += [device.number for device in devices]
-        self.device.configure(values=[DEFAULT_DEVICE, *(f"{device.number}: {device.name}" for device in devices)])
+    def show_no_devices(self, text):
+        """Say why there is no microphone; files can still be opened."""
+        self.settings.show_devices([])
+        self.say(text, BAD)
 
     def show_loaded(self, loaded):
         """Take what must be known of the model; or of why there is none, a text."""
@@ -577,70 +655,23 @@ class App:
             self.problem = loaded
         else:
             self.loaded, self.problem, self.sr = loaded, loaded.problem, loaded.sr
-            self.set_threshold(loaded.threshold)
-        self.progress.stop()
-        self.progress.pack_forget()
-        self.rest()
-        (self.list if self.people else self.entry).focus_set()
+            self.threshold.adopt(loaded)
+        self.settings.progress.stop()
+        self.settings.progress.pack_forget()
+        self.become_idle()
+        (self.speakers.list if self.speakers.people else self.speakers.entry).focus_set()
 
     def show_level(self, words, level_db, seconds_left, seconds):
         """Show what the microphone hears."""
         if self.busy == "recording":
-            self.card(f"Speak now: {math.ceil(seconds_left)} s", ACCENT, f"{words} Escape cancels.")
-            self.board.meter(level_db, seconds_left / seconds)
+            self.probe.show_words(f"Speak now: {math.ceil(seconds_left)} s", ACCENT, f"{words} Escape cancels.")
+            self.probe.board.meter(level_db, seconds_left / seconds)
 
     def show_heard(self, heard):
         """Show a verdict, or that there is none."""
         self.heard = heard
-        self.rest()
-        self.draw("spectrum")
-
-    def move(self, value):
-        """Set the threshold by hand, in half hundredths."""
-        self.set_threshold(round(200 * min(max(float(value), -1), 1)) / 200)
-
-    def set_threshold(self, value):
-        """Set the threshold, None for none: verdict, scale and error rates follow, the stored ones where they are."""
-        self.value = value
-        self.threshold.set(value or 0)
-        far, frr = (None, None) if value is None else self.loaded.rates[round(200 * (value + 1))]
-        if value is not None and value == self.loaded.threshold:
-            far, frr = self.loaded.measured
-        self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
-        self.rates.configure(text="The slider sets one by hand." if value is None else
-                             "Its error rates are not measured." if far is None else
-                             f"FAR {far:.1%} of others pass a comparison, FRR {frr:.1%} of the right ones fail it.")
-        self.update()
-
-    # ---- its pictures
-
-    def draw_all(self):
-        """Ask for the pictures that can be seen."""
-        for name in ("likeness", "map") if self.tabs.index("current") else ("spectrum",):
-            self.draw(name)
-
-    def draw(self, name):
-        """Ask for a picture of the size of its canvas, if it is not asked for yet."""
-        canvas = self.pictures[name]
-        size = canvas.winfo_width(), canvas.winfo_height()
-        if name in self.drawing or not self.loaded or min(size) < 50 or (name == "spectrum" and not self.heard):
-            return
-        self.drawing.add(name)
-        self.run(lambda: self.verifier("draw", name, *size, self.dpi), lambda png: self.show_picture(name, size, png),
-                 lambda text: self.show_picture(name, size, None, text))
-
-    def show_picture(self, name, size, png, text=""):
-        """Show a picture, or why there is none; ask again if its canvas has another size by now."""
-        canvas = self.pictures[name]
-        canvas.delete("all")
-        self.drawing.discard(name)
-        if png:
-            self.images[name] = tk.PhotoImage(data=png, master=self.root)
-            canvas.create_image(0, 0, image=self.images[name], anchor="nw")
-        else:
-            canvas.create_text(size[0] / 2, size[1] / 2, text=text, fill=MUTED, width=size[0] - 4 * self.gap)
-        if size != (canvas.winfo_width(), canvas.winfo_height()):
-            self.draw(name)
+        self.become_idle()
+        self.pictures.draw("spectrum")
 
 
 def work(config):
@@ -658,7 +689,7 @@ def work(config):
         root.mainloop()
     finally:
         engine.close()
-    app.worker.join(service.PATIENCE_SECONDS)
+    app.worker.thread.join(service.PATIENCE_SECONDS)
 
 
 def main(argv=None):

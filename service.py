@@ -8,7 +8,9 @@ The window's own process stays awake, and small: what it gets are plain values a
 import contextlib
 import io
 import multiprocessing
+import queue
 import signal
+import threading
 import traceback
 from dataclasses import dataclass
 
@@ -231,3 +233,44 @@ class Engine:
         self.process.join(PATIENCE_SECONDS)
         self.process.kill()
         self.process.join()
+
+
+class Worker:
+    """A thread that does jobs in turn, so that answers come in the order of the questions.
+
+    What follows from a job is done in the window's thread, which calls `poll`.
+    """
+
+    def __init__(self):
+        self.jobs, self.results = queue.SimpleQueue(), queue.SimpleQueue()
+        self.thread = threading.Thread(target=self.run_jobs, daemon=True)
+        self.thread.start()
+
+    def run(self, work, then, failed):
+        """Do work() in the thread; then(value) or failed(text) follows in the window's."""
+        self.jobs.put((work, then, failed))
+
+    def post(self, function, *arguments):
+        """Let the window's thread call a function."""
+        self.results.put((function, arguments))
+
+    def run_jobs(self):
+        """Do the jobs until `stop`."""
+        while job := self.jobs.get():
+            work, then, failed = job
+            try:
+                self.post(then, work())
+            except (InputError, OSError) as error:
+                self.post(failed, in_window(error))
+            except Exception as error:
+                self.post(failed, fault(error))
+
+    def poll(self):
+        """Do what follows from the jobs that are done; the window's thread calls this."""
+        while not self.results.empty():
+            function, arguments = self.results.get()
+            function(*arguments)
+
+    def stop(self):
+        """End the thread when its job is done."""
+        self.jobs.put(None)

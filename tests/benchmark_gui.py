@@ -63,12 +63,12 @@ def window(started, model_path, folder):
         gaps = Gaps(app.root)
 
         def ready():
-            return not app.busy and not app.drawing and app.jobs.empty() and app.results.empty()
+            return not app.busy and not app.pictures.drawing and app.worker.jobs.empty() and app.worker.results.empty()
 
         live(app, ready)
         figures["gap, loading (ms)"] = gaps.longest()
-        app.list.selection_set("voice00")
-        app.record_button.invoke()
+        app.speakers.list.selection_set("voice00")
+        app.probe.record_button.invoke()
         live(app, lambda: app.busy == "work" or not app.busy)
         figures["gap, recording (ms)"] = gaps.longest()
         live(app, ready)

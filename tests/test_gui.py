@@ -95,6 +95,9 @@ class FakeModel:
     def forget(self, name):
         del self.people[name]
 
+    def prepare_pictures(self):
+        pass
+
     def verify(self, sound):
         scores = sorted(((name, self.scores[name]) for name in self.people), key=lambda pair: -pair[1])
         return service.Heard(scores, 3.2, "")
@@ -122,7 +125,7 @@ def endless(seconds, sr, device=None, on_level=None, cancelled=None):
     raise InputError("cancelled: nothing was saved")
 
 
-def two_devices():
+def two_devices(rescan=False):
     return [record.Device(0, "Built-in Audio", 44100.0, True), record.Device(3, "USB microphone", 48000.0, False)]
 
 
@@ -130,13 +133,13 @@ def wait(app, until, seconds=20):
     """Let the window live until something holds."""
     deadline = time.monotonic() + seconds
     while not until():
-        assert time.monotonic() < deadline, f"{app.headline['text']} {app.message['text']}"
+        assert time.monotonic() < deadline, f"{app.probe.headline['text']} {app.message['text']}"
         app.root.update()
         time.sleep(0.002)
 
 
 def settled(app):
-    return lambda: not app.busy and not app.drawing and app.jobs.empty() and app.results.empty()
+    return lambda: not app.busy and not app.pictures.drawing and app.worker.jobs.empty() and app.worker.results.empty()
 
 
 @pytest.fixture
@@ -159,8 +162,8 @@ def open_window(screen):
     for app in apps:
         with contextlib.suppress(tk.TclError):      # the test has closed it
             app.close()
-        app.worker.join(10)
-        assert not app.worker.is_alive()
+        app.worker.thread.join(10)
+        assert not app.worker.thread.is_alive()
     apps.clear()
     gc.collect()            # Tk's objects must go in the thread that made them
 
@@ -178,13 +181,13 @@ def press(app, button):
 
 
 def choose(app, name):
-    app.list.selection_set(name)
+    app.speakers.list.selection_set(name)
     app.root.update()
 
 
 def card(app):
     """Return the large words, and their colour."""
-    return app.headline["text"], str(app.headline["foreground"])
+    return app.probe.headline["text"], str(app.probe.headline["foreground"])
 
 
 def message(app):
@@ -193,12 +196,13 @@ def message(app):
 
 def board(app):
     """Return the texts on the board, in the order in which they were drawn."""
-    canvas = app.board.canvas
+    canvas = app.probe.board.canvas
     return [canvas.itemcget(item, "text") for item in canvas.find_all() if canvas.type(item) == "text"]
 
 
 def rows(app):
-    return [(app.list.item(name, "text"), *app.list.item(name, "values")) for name in app.list.get_children()]
+    table = app.speakers.list
+    return [(table.item(name, "text"), *table.item(name, "values")) for name in table.get_children()]
 
 
 # ---- enrolment --------------------------------------------------------------------------------------------------
@@ -206,19 +210,19 @@ def rows(app):
 def test_a_new_user_enrols_with_name_and_enter(open_window):
     app = open_window(FakeModel())
     assert card(app)[0] == "Nobody is enrolled yet"
-    assert app.record_button.instate(["disabled"])
-    app.entry.focus_force()
-    app.name.set("Ana")
+    assert app.probe.record_button.instate(["disabled"])
+    app.speakers.entry.focus_force()
+    app.speakers.name.set("Ana")
     app.root.update()
-    app.entry.event_generate("<Return>")
-    wait(app, lambda: app.people)
+    app.speakers.entry.event_generate("<Return>")
+    wait(app, lambda: app.speakers.people)
     wait(app, settled(app))
     assert rows(app) == [("Ana", "1", "4 s")]
     assert message(app) == "A recording of Ana is enrolled."
-    assert app.chosen() == "Ana"
+    assert app.speakers.chosen() == "Ana"
     assert card(app)[0] == "Is it Ana?"
-    assert app.enroll_button["text"] == "Add recording"
-    press(app, app.enroll_button)
+    assert app.speakers.enroll_button["text"] == "Add recording"
+    press(app, app.speakers.enroll_button)
     assert rows(app) == [("Ana", "2", "8 s")]
 
 
@@ -226,8 +230,8 @@ def test_a_new_user_enrols_with_name_and_enter(open_window):
 def test_names_that_could_be_paths_are_refused_before_anybody_speaks(open_window, name):
     model = FakeModel()
     app = open_window(model)
-    app.name.set(name)
-    press(app, app.enroll_button)
+    app.speakers.name.set(name)
+    press(app, app.speakers.enroll_button)
     assert message(app).startswith("speaker name ")
     assert "use letters, digits, spaces" in message(app)
     assert str(app.message["background"]) == gui.BAD_TINT
@@ -238,9 +242,9 @@ def test_names_that_could_be_paths_are_refused_before_anybody_speaks(open_window
 def test_forget_asks_first(ana_and_bo, monkeypatch, answer, left):
     asked = []
     monkeypatch.setattr(gui.messagebox, "askokcancel", lambda *words, **_: asked.append(words[1]) or answer)
-    assert ana_and_bo.forget_button.instate(["disabled"])
+    assert ana_and_bo.speakers.forget_button.instate(["disabled"])
     choose(ana_and_bo, "Ana")
-    press(ana_and_bo, ana_and_bo.forget_button)
+    press(ana_and_bo, ana_and_bo.speakers.forget_button)
     wait(ana_and_bo, lambda: [row[0] for row in rows(ana_and_bo)] == left)
     assert asked == ["Delete everything enrolled of Ana? This cannot be undone."]
 
@@ -250,60 +254,61 @@ def test_forget_asks_first(ana_and_bo, monkeypatch, answer, left):
 def test_verdict_in_words_and_colour_follows_speaker_and_threshold(ana_and_bo):
     app = ana_and_bo
     assert card(app)[0] == "Is it …?"
-    assert app.root.focus_get() is app.list
+    assert app.root.focus_get() is app.speakers.list
     choose(app, "Ana")
-    press(app, app.record_button)
-    assert app.root.focus_get() is app.list                 # it was on Cancel meanwhile
+    press(app, app.probe.record_button)
+    assert app.root.focus_get() is app.speakers.list                 # it was on Cancel meanwhile
     assert card(app) == ("Same person", gui.GOOD)
-    assert app.detail["text"] == "Score 0.90 with Ana, threshold 0.70; 3.2 s of speech heard."
+    assert app.probe.detail["text"] == "Score 0.90 with Ana, threshold 0.70; 3.2 s of speech heard."
     assert {"score 0.90", "threshold 0.70"} <= set(board(app))
-    assert app.pictures["spectrum"].find_all()
+    assert app.pictures.canvases["spectrum"].find_all()
     choose(app, "Bo")
     assert card(app) == ("Different person", gui.BAD)
-    app.move(0.3)
+    app.threshold.move(0.3)
     assert card(app) == ("Same person", gui.GOOD)           # a score at the threshold is accepted
-    app.move(0.305)
+    app.threshold.move(0.305)
     assert card(app) == ("Different person", gui.BAD)
 
 
 def test_the_error_rates_follow_the_threshold(ana_and_bo):
     app = ana_and_bo
-    assert "FAR 1.2%" in app.rates["text"]                  # the stored ones, at the stored threshold
-    assert "FRR 4.6%" in app.rates["text"]
-    app.move(0.5)                                           # three quarters of the way from -1 to 1
-    assert "FAR 25.0%" in app.rates["text"]
-    assert "FRR 75.0%" in app.rates["text"]
-    app.slider.focus_force()
-    app.slider.event_generate("<Right>")
-    assert app.value == pytest.approx(0.505)
-    assert app.readout["text"] == "Threshold 0.505"
-    press(app, app.reset_button)
-    assert app.value == 0.7
+    assert "FAR 1.2%" in app.threshold.rates["text"]                  # the stored ones, at the stored threshold
+    assert "FRR 4.6%" in app.threshold.rates["text"]
+    app.threshold.move(0.5)                                           # three quarters of the way from -1 to 1
+    assert "FAR 25.0%" in app.threshold.rates["text"]
+    assert "FRR 75.0%" in app.threshold.rates["text"]
+    app.threshold.slider.focus_force()
+    app.threshold.slider.event_generate("<Right>")
+    assert app.threshold.value == pytest.approx(0.505)
+    assert app.threshold.readout["text"] == "Threshold 0.505"
+    press(app, app.threshold.reset_button)
+    assert app.threshold.value == 0.7
 
 
 def test_who_is_it_shows_everybody_best_first(ana_and_bo):
     app = ana_and_bo
-    app.question.set("who")
-    press(app, app.record_button)
+    app.probe.question.set("who")
+    press(app, app.probe.record_button)
     assert card(app) == ("It is Ana", gui.GOOD)
     assert board(app) == ["Ana", "0.90", "Bo", "0.30", "threshold 0.70"]
-    app.move(0.95)
+    app.threshold.move(0.95)
     assert card(app) == ("None of them", gui.BAD)
 
 
 def test_without_model_or_threshold_it_says_what_to_do(open_window):
     app = open_window(FakeModel("Ana", model=False))
     assert card(app)[0] == "No model"
-    assert "there is no model; train one" in app.detail["text"]
+    assert "there is no model; train one" in app.probe.detail["text"]
     assert board(app) == []
-    assert app.record_button.instate(["disabled"])
+    assert app.probe.record_button.instate(["disabled"])
     app = open_window(FakeModel("Ana", threshold=False))
     choose(app, "Ana")
-    press(app, app.record_button)
+    press(app, app.probe.record_button)
     assert card(app) == ("Score 0.90", gui.MUTED)
-    assert "measure one with python test.py" in app.detail["text"]
-    assert (app.readout["text"], app.rates["text"]) == ("No threshold", "The slider sets one by hand.")
-    app.move(0.5)
+    assert "measure one with python test.py" in app.probe.detail["text"]
+    assert app.threshold.readout["text"] == "No threshold"
+    assert app.threshold.rates["text"] == "The slider sets one by hand."
+    app.threshold.move(0.5)
     assert card(app) == ("Same person", gui.GOOD)
 
 
@@ -314,7 +319,8 @@ def test_the_comparison_is_drawn_when_it_is_looked_at(open_window):
     app.tabs.select(1)
     app.root.update()
     wait(app, settled(app))
-    assert all(app.pictures[name].type(app.pictures[name].find_all()[0]) == "image" for name in ("likeness", "map"))
+    for canvas in (app.pictures.canvases[name] for name in ("likeness", "map")):
+        assert canvas.type(canvas.find_all()[0]) == "image"
 
 
 # ---- recording --------------------------------------------------------------------------------------------------
@@ -323,51 +329,51 @@ def test_level_countdown_and_escape(open_window):
     model = FakeModel("Ana")
     app = open_window(model, endless)
     choose(app, "Ana")
-    app.record_button.focus_force()
-    app.record_button.event_generate("<Return>")            # Enter presses the button that has the focus
+    app.probe.record_button.focus_force()
+    app.probe.record_button.event_generate("<Return>")            # Enter presses the button that has the focus
     wait(app, lambda: card(app)[0].startswith("Speak now"))
     assert card(app)[0] == "Speak now: 5 s"                 # 4.5 s of 10 are left
     assert "good" in board(app)
-    assert app.record_button.instate(["disabled"])
-    assert app.root.focus_get() is app.cancel_button
-    app.cancel_button.event_generate("<Escape>")
+    assert app.probe.record_button.instate(["disabled"])
+    assert app.root.focus_get() is app.probe.cancel_button
+    app.probe.cancel_button.event_generate("<Escape>")
     wait(app, settled(app))
     assert message(app) == "cancelled: nothing was saved"
     assert "verify" not in model.calls
-    assert app.root.focus_get() is app.record_button
-    app.record_button.invoke()                              # the next recording is not cancelled
+    assert app.root.focus_get() is app.probe.record_button
+    app.probe.record_button.invoke()                              # the next recording is not cancelled
     wait(app, lambda: card(app)[0].startswith("Speak now"))
-    press(app, app.cancel_button)
+    press(app, app.probe.cancel_button)
 
 
 def test_closing_while_recording_saves_nothing(open_window):
     model = FakeModel("Ana")
     app = open_window(model, endless)
-    app.name.set("Eve")
-    app.enroll_button.invoke()
+    app.speakers.name.set("Eve")
+    app.speakers.enroll_button.invoke()
     wait(app, lambda: card(app)[0].startswith("Speak now"))
     app.close()
-    app.worker.join(5)
-    assert not app.worker.is_alive()
+    app.worker.thread.join(5)
+    assert not app.worker.thread.is_alive()
     assert "enroll" not in model.calls
 
 
 def test_without_a_microphone_files_still_do(open_window, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise InputError("there is no microphone: plug one in")
 
     app = open_window(FakeModel("Ana"), fail, fail)
-    assert app.device.get() == "No microphone"
+    assert app.settings.device.get() == "No microphone"
     assert message(app) == "there is no microphone: plug one in"
     choose(app, "Ana")
     monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: "probe.wav")
-    press(app, app.open_button)
+    press(app, app.probe.open_button)
     assert card(app)[0] == "Same person"
     assert message(app) == ""
-    press(app, app.record_button)
+    press(app, app.probe.record_button)
     assert message(app) == "there is no microphone: plug one in"
     assert card(app)[0] == "Is it Ana?"                     # the verdict on the file is gone
-    press(app, app.enroll_file_button)
+    press(app, app.speakers.enroll_file_button)
     assert message(app) == "probe.wav cannot be read: Format not recognised."
 
 
@@ -379,18 +385,53 @@ def test_device_and_length_reach_the_recorder(open_window):
         return WAVE
 
     app = open_window(FakeModel("Ana"), recorder, argv=["--seconds", "7", "--device", "usb"])
-    assert app.device["values"] == ("System default", "0: Built-in Audio", "3: USB microphone")
+    assert app.settings.device["values"] == ("System default", "0: Built-in Audio", "3: USB microphone")
     choose(app, "Ana")
-    press(app, app.record_button)
-    app.device.current(2)
-    app.seconds.set("2.5")
-    press(app, app.record_button)
-    app.device.current(0)
-    press(app, app.record_button)
+    press(app, app.probe.record_button)
+    app.settings.device.current(2)
+    app.settings.seconds.set("2.5")
+    press(app, app.probe.record_button)
+    app.settings.device.current(0)
+    press(app, app.probe.record_button)
     assert heard == [(7.0, 8000, "usb"), (2.5, 8000, 3), (2.5, 8000, None)]
-    app.seconds.set("-1")
-    press(app, app.record_button)
+    app.settings.seconds.set("-1")
+    press(app, app.probe.record_button)
     assert message(app) == "recording length is '-1': it must be from 1 to 3600 s"
+
+
+def test_a_microphone_plugged_in_later_is_found_when_the_list_is_opened(open_window):
+    found, asked = [two_devices()[:1]], []
+
+    def devices(rescan=False):
+        asked.append(rescan)
+        if not found[0]:
+            raise InputError("there is no microphone: ..., or take --input FILE", "there is no microphone")
+        return found[0]
+
+    def open_list():
+        app.root.tk.call("ttk::combobox::Post", app.settings.device)       # what a click on its arrow does
+        wait(app, settled(app))
+        app.root.update()
+        listed = app.root.tk.call("ttk::combobox::PopdownWindow", app.settings.device) + ".f.l"
+        values = app.root.tk.call(listed, "get", 0, "end")
+        app.root.tk.call("ttk::combobox::Unpost", app.settings.device)
+        return values
+
+    app = open_window(FakeModel("Ana"), devices=devices)
+    assert open_list() == ("System default", "0: Built-in Audio")
+    found[0] = two_devices()
+    assert open_list() == ("System default", "0: Built-in Audio", "3: USB microphone")
+    app.settings.device.set("3: USB microphone")
+    assert app.settings.chosen_device() == 3
+    found[0] = two_devices()[:1]
+    open_list()
+    assert app.settings.device.get() == "System default"                   # the one chosen was unplugged
+    found[0] = []
+    app.root.tk.call("ttk::combobox::Post", app.settings.device)
+    wait(app, settled(app))
+    assert (app.settings.device.get(), message(app)) == ("No microphone", "there is no microphone")
+    assert len(asked) >= 5
+    assert asked == [False] + [True] * (len(asked) - 1)
 
 
 # ---- the window -------------------------------------------------------------------------------------------------
@@ -401,12 +442,12 @@ def test_it_shows_while_the_model_loads(open_window):
     model.load = lambda: loading.wait(10) and load()
     app = open_window(model, ready=False)
     wait(app, lambda: rows(app))
-    assert app.progress.winfo_ismapped()
+    assert app.settings.progress.winfo_ismapped()
     assert card(app)[0] == "Loading the model …"
-    assert app.record_button.instate(["disabled"])
+    assert app.probe.record_button.instate(["disabled"])
     loading.set()
     wait(app, settled(app))
-    assert not app.progress.winfo_ismapped()
+    assert not app.settings.progress.winfo_ismapped()
     assert card(app)[0] == "Is it …?"
 
 
@@ -420,14 +461,15 @@ def test_a_fault_of_the_program_shows_in_the_window(ana_and_bo, capsys):
 def test_tab_visits_everything_in_reading_order(ana_and_bo):
     app = ana_and_bo
     choose(app, "Ana")
-    visited, widget = [], app.device
+    visited, widget = [], app.settings.device
     while widget not in visited:
         visited.append(widget)
         widget = widget.tk_focusNext()
-    who_button = app.claim_button.tk_focusNext()
-    assert visited == [app.device, app.seconds, app.list, app.new_button, app.forget_button, app.entry,
-                       app.enroll_button, app.enroll_file_button, app.tabs, app.claim_button, who_button,
-                       app.record_button, app.open_button, app.slider, app.reset_button]
+    speakers, probe = app.speakers, app.probe
+    assert visited == [app.settings.device, app.settings.seconds, speakers.list, speakers.new_button,
+                       speakers.forget_button, speakers.entry, speakers.enroll_button, speakers.enroll_file_button,
+                       app.tabs, probe.claim_button, probe.claim_button.tk_focusNext(), probe.record_button,
+                       probe.open_button, app.threshold.slider, app.threshold.reset_button]
 
 
 def leaves(widget):
@@ -443,8 +485,8 @@ def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
     choose(app, "Ana")
     for name in ("asked", "verdict", "who", "error", "comparison"):
         if name == "verdict":
-            press(app, app.record_button)
-        app.question.set("who" if name == "who" else "claim")
+            press(app, app.probe.record_button)
+        app.probe.question.set("who" if name == "who" else "claim")
         app.update()
         app.say("a fault that takes many words to tell, " * 5 if name == "error" else "", gui.BAD)
         app.tabs.select(int(name == "comparison"))
@@ -494,12 +536,12 @@ def test_a_narrow_file_is_noted(ana_and_bo, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "4k.wav", WAVE, 4000)
     monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: str(tmp_path / "4k.wav"))
     choose(ana_and_bo, "Ana")
-    press(ana_and_bo, ana_and_bo.open_button)
+    press(ana_and_bo, ana_and_bo.probe.open_button)
     assert "4k.wav is at 4000 Hz, below the model's 8000 Hz" in message(ana_and_bo)
-    press(ana_and_bo, ana_and_bo.record_button)
+    press(ana_and_bo, ana_and_bo.probe.record_button)
     assert message(ana_and_bo) == ""
     monkeypatch.setattr(FakeModel, "enroll", lambda self, name, sound: name)
-    press(ana_and_bo, ana_and_bo.enroll_file_button)
+    press(ana_and_bo, ana_and_bo.speakers.enroll_file_button)
     wait(ana_and_bo, settled(ana_and_bo))
     assert message(ana_and_bo).startswith("A recording of Ana is enrolled. ")
     assert "4k.wav is at 4000 Hz" in message(ana_and_bo)
@@ -514,32 +556,32 @@ def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monke
     sounddevice._terminate()        # another test may have listed the microphones before this one was there
     sounddevice._initialize()
     app = open_window(engine, record.record, record.devices, argv=["--seconds", "2"])
-    app.name.set("Ana")
-    press(app, app.enroll_button)
+    app.speakers.name.set("Ana")
+    press(app, app.speakers.enroll_button)
     assert message(app) == "A recording of Ana is enrolled."
     assert [path.name for path in sorted((tmp_path / "enroll").glob("*.*"))] == [".lock", "Ana.json", "Ana.npy"]
-    press(app, app.record_button)
+    press(app, app.probe.record_button)
     score = dict(app.heard.scores)["Ana"]
     sent = {**vars(app.loaded), **vars(app.heard)}.values()
     assert {type(value).__module__ for value in sent} == {"builtins"}       # of model.py, they would load TensorFlow
-    app.set_threshold(score)
+    app.threshold.set(score)
     assert card(app) == ("Same person", gui.GOOD)
     monkeypatch.setattr(gui.filedialog, "askopenfilename", lambda **_: str(corpus / "test" / "voice09" / "01.wav"))
-    press(app, app.open_button)
+    press(app, app.probe.open_button)
     other = dict(app.heard.scores)["Ana"]               # a model of 8 iterations may find the other voice nearer
     assert other != score
-    app.set_threshold(other + 0.01)
+    app.threshold.set(other + 0.01)
     assert card(app) == ("Different person", gui.BAD)
-    assert app.pictures["spectrum"].type(app.pictures["spectrum"].find_all()[0]) == "image"
-    press(app, app.enroll_file_button)
+    assert app.pictures.canvases["spectrum"].type(app.pictures.canvases["spectrum"].find_all()[0]) == "image"
+    press(app, app.speakers.enroll_file_button)
     assert rows(app)[0][:2] == ("Ana", "2")
     app.tabs.select(1)
     app.root.update()
     wait(app, settled(app))
-    assert app.pictures["map"].type(app.pictures["map"].find_all()[0]) == "image"
+    assert app.pictures.canvases["map"].type(app.pictures.canvases["map"].find_all()[0]) == "image"
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    app.enroll_button.invoke()
+    app.speakers.enroll_button.invoke()
     wait(app, lambda: card(app)[0].startswith("Speak now"))
     app.close()
-    app.worker.join(5)
+    app.worker.thread.join(5)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
