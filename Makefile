@@ -22,7 +22,7 @@ demo: .venv/done
 	@echo "      --schedule cosine --iteration 10000"
 	@echo "  $(BIN)/python test.py"
 
-test: lint
+test: lint .venv-listen/done
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 lint: .venv/tests
@@ -36,7 +36,7 @@ bench: .venv/tests
 	$(BIN)/python tests/benchmark_measures.py
 	$(BIN)/python tests/benchmark_gui.py pretrained
 
-.venv/done: requirements.txt
+.venv/done: requirements.txt requirements-listen.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 \
 	is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
@@ -47,5 +47,10 @@ bench: .venv/tests
 	$(BIN)/python -m pip install -q -r tests/requirements.txt
 	touch $@
 
+.venv-listen/done: requirements-listen.txt
+	$(PYTHON) -m venv .venv-listen
+	.venv-listen/bin/python -m pip install -q -r requirements-listen.txt
+	touch $@
+
 clean:
-	rm -rf .venv demo cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-listen demo cache .pytest_cache .ruff_cache

@@ -461,7 +461,8 @@ def tensorflow():
         with quiet_libraries():
             return importlib.import_module("tensorflow")
     except ImportError as error:
-        raise InputError(f"training needs TensorFlow ({error}): pip install -r requirements.txt") from error
+        raise InputError("TensorFlow is needed for training and export and cannot be loaded "
+                         f"({str(error).splitlines()[0]}): pip install -r requirements.txt") from error
 
 
 class LazyModule:

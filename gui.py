@@ -443,8 +443,7 @@ class App:
         self.root, self.config, self.sr = root, config, config.sr
         self.recorder, self.verifier, self.devices = recorder, verifier, devices
         self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
-        self.heard, self.notes, self.focus = None, [], None
-        self.worker = service.Worker()
+        self.heard, self.notes, self.focus, self.worker = None, [], None, service.Worker()
         self.build()
         root.report_callback_exception = self.report
         root.protocol("WM_DELETE_WINDOW", self.close)
@@ -542,7 +541,7 @@ class App:
         chosen, who = self.speakers.chosen(), self.probe.asks_who()
         states = (
             (self.problem and not self.loaded, "No model", self.problem),
-            (not self.speakers.people, "Nobody is enrolled yet", "Type a name on the left and press Enrol, then speak."),
+            (not self.speakers.people, "Nobody is enrolled yet", "Type a name on the left, press Enrol, and speak."),
             (not who and not chosen, "Is it …?", "Choose a speaker on the left, or ask who it is."),
             (not self.heard, "Who is it?" if who else f"Is it {shortened(chosen)}?",
              "Press Record and speak, or open a file."),

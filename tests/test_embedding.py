@@ -1,13 +1,19 @@
 """What listens: the exported encoder beside TensorFlow's, where it comes from, thresholds, model folders."""
 import json
+import pathlib
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from conftest import train_flags
 from test_encoder import loop_encoder, small_encoder
 
 import configuration
 import embedding
+import features
 import model
 import verification
 from configuration import InputError
@@ -60,3 +66,179 @@ def test_the_pretrained_model_is_whole_and_small():
     assert verifier.llr(verifier.threshold.value) is not None
     vectors = embedding.embed_rows(verifier.encoder, np.random.default_rng(0).standard_normal((3, 40, 180)))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+ROOT = pathlib.Path(model.__file__).parent
+
+
+# ---- parity with TensorFlow -------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module", params=["the paper's size", "tiny"])
+def both(request, trained):
+    """The same weights in TensorFlow and in LiteRT."""
+    folder = embedding.PRETRAINED if request.param == "the paper's size" else trained
+    return load_encoder(folder)[0], embedding.load_encoder(folder)[0]
+
+
+@pytest.mark.parametrize(("batch", "frames"), [
+    (1, 1), (1, 2), (3, 17), (1, 160), (31, 160), (32, 160), (33, 160), (2, 400), (512, 20)])
+def test_litert_equals_tensorflow_for_every_length_and_batch(both, made_features, batch, frames):
+    speech = np.concatenate([speaker.load() for speaker in features.load_features(made_features / "train")[0]])
+    speech = np.concatenate(speech, axis=1).T                                          # (all frames, 40)
+    rng = np.random.default_rng([batch, frames])
+    rows = np.stack([speech[start:start + frames] for start in rng.integers(len(speech) - frames, size=batch)])
+    theirs, ours = (np.asarray(encoder(rows)) for encoder in both)
+    assert ours.shape == theirs.shape == (batch, theirs.shape[1])
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_threads_may_share_an_encoder(trained):
+    encoder, _ = embedding.load_encoder(trained)
+    frames = np.random.default_rng(0).standard_normal((40, 30, 40)).astype(np.float32)
+    alone = [encoder(frames[i:i + 1]) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda i: encoder(frames[i:i + 1]), range(40)))
+    np.testing.assert_array_equal(alone, together)
+
+
+# ---- the exported file ------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def copied(trained, tmp_path, monkeypatch):
+    """A copy of a trained model, and a cache folder of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return shutil.copytree(trained, tmp_path / "model")
+
+
+def weights_of(encoder):
+    """Return what tells two encoders apart: the d-vector of one sequence."""
+    frames = np.random.default_rng(0).standard_normal((1, 50, 40)).astype(np.float32)
+    return np.asarray(encoder(frames))[0]
+
+
+def test_training_exports_the_best_checkpoint(trained):
+    origin = embedding.read_origin(trained / "encoder.tflite")
+    best = embedding.choose_checkpoint(trained)
+    assert origin["model_num"] == best
+    assert origin["sha256"] == embedding.checkpoint_sha256(trained, best)
+    np.testing.assert_allclose(weights_of(embedding.load_encoder(trained)[0]), weights_of(load_encoder(trained)[0]),
+                               atol=1e-5)
+
+
+def test_a_run_without_validation_exports_its_last_checkpoint(made_features, tmp_path):
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 3, "--valid_ratio", 0)) == 0
+    assert embedding.read_origin(tmp_path / "encoder.tflite")["model_num"] == 3
+
+
+def test_a_missing_export_is_made_once(copied, capsys):
+    (copied / "encoder.tflite").unlink()
+    expected = weights_of(load_encoder(copied)[0])
+    np.testing.assert_allclose(weights_of(embedding.load_encoder(copied)[0]), expected, atol=1e-5)
+    assert "exporting checkpoint" in capsys.readouterr().err
+    embedding.load_encoder(copied)
+    assert "exporting" not in capsys.readouterr().err
+
+
+def test_an_export_of_another_checkpoint_is_not_used(copied, made_features, tmp_path):
+    other = tmp_path / "other"
+    assert model.main(train_flags(made_features, other, "--iteration", 8, "--seed", 7)) == 0
+    shutil.copy(other / "encoder.tflite", copied)                           # the same size and perhaps number
+    np.testing.assert_allclose(weights_of(embedding.load_encoder(copied)[0]), weights_of(load_encoder(copied)[0]),
+                               atol=1e-5)
+
+
+def test_another_number_has_an_export_of_its_own(copied):
+    best = embedding.choose_checkpoint(copied)
+    before = (copied / "encoder.tflite").read_bytes()
+    for path in (copied / "Check_Point").glob(f"model.ckpt-{best}.*"):
+        shutil.copy(path, path.with_name(path.name.replace(f"-{best}.", "-99.")))
+    encoder, config = embedding.load_encoder(copied, 99)
+    assert config.model_num == 99
+    np.testing.assert_allclose(weights_of(encoder), weights_of(load_encoder(copied, 99)[0]), atol=1e-5)
+    assert (copied / "encoder.tflite").read_bytes() == before
+    assert (copied / "Check_Point" / "model.ckpt-99.tflite").exists()
+
+
+def test_where_the_model_cannot_be_written_the_cache_keeps_the_export(copied, tmp_path, monkeypatch):
+    (copied / "encoder.tflite").unlink()
+    monkeypatch.setattr(embedding, "writable", lambda path: "cache" in path.parts)      # root may write everywhere
+    np.testing.assert_allclose(weights_of(embedding.load_encoder(copied)[0]), weights_of(load_encoder(copied)[0]),
+                               atol=1e-5)
+    assert not (copied / "encoder.tflite").exists()
+    assert len(list((tmp_path / "cache").rglob("*.tflite"))) == 1
+    monkeypatch.setattr(embedding, "make_export", lambda *_: "it was made twice")
+    embedding.load_encoder(copied)
+
+
+def test_a_folder_may_hold_the_export_alone(copied):
+    shutil.rmtree(copied / "Check_Point")
+    expected = embedding.read_origin(copied / "encoder.tflite")["model_num"]
+    encoder, config = embedding.load_encoder(copied)
+    assert config.model_num == expected
+    assert weights_of(encoder).shape == (8,)
+    with pytest.raises(InputError, match="there is no checkpoint"):
+        embedding.load_encoder(copied, expected + 1)
+
+
+def test_a_damaged_export_is_one_line(copied):
+    shutil.rmtree(copied / "Check_Point")
+    content = (copied / "encoder.tflite").read_bytes()
+    (copied / "encoder.tflite").write_bytes(content[:1000])
+    with pytest.raises(InputError, match="there is no checkpoint"):          # it does not tell which it is
+        embedding.load_encoder(copied)
+    (copied / "encoder.tflite").write_bytes(b"junk" + content[-400:])
+    with pytest.raises(InputError, match="cannot be read as an encoder"):
+        embedding.Encoder(copied / "encoder.tflite")
+
+
+# ---- without TensorFlow -----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def run_without_tensorflow(tmp_path, trained, made_features, monkeypatch):
+    """Return a function that runs a command in a process that cannot import TensorFlow."""
+    for name in ("tensorflow", "keras", "torch"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text(f"raise ImportError('{name} is blocked')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*argv):
+        return subprocess.run([sys.executable, ROOT / argv[0], *map(str, argv[1:])], cwd=tmp_path, text=True,
+                              capture_output=True, check=False)
+
+    return run
+
+
+def test_all_that_listens_works_without_tensorflow(run_without_tensorflow, trained, made_features, voice, tmp_path):
+    run, model_path = run_without_tensorflow, ("--model_path", trained)
+    done = run("model.py", "--verify", *model_path, "--enroll_path", voice, "--verify_path", voice / "00.wav",
+               "--threshold", "-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Same person")
+    done = run("record.py", *model_path, "--input", voice / "00.wav")
+    assert done.returncode == 0, done.stderr
+    done = run("record.py", "--verify", *model_path, "--input", voice / "00.wav", "--threshold", "-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    for script in ("test.py", "model.py"):
+        done = run(script, *model_path, "--test_path", made_features / "test")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "EER : " in done.stdout
+    listen = "import gui, service, configuration; service.Service(configuration.get_config(" \
+             f"['--model_path', '{trained}'])).load()"
+    done = subprocess.run([sys.executable, "-c", listen], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_needs_tensorflow_says_so_in_one_line(run_without_tensorflow, copied, made_features, voice):
+    done = run_without_tensorflow("model.py", "--train", "--train_path", made_features / "train", "--N", 3,
+                                  "--model_path", "new")
+    needed = ("TensorFlow is needed for training and export and cannot be loaded (tensorflow is blocked): pip install "
+              "-r requirements.txt")
+    assert (done.returncode, done.stderr) == (2, f"error: {needed}\n")
+    (copied / "encoder.tflite").unlink()
+    done = run_without_tensorflow("model.py", "--verify", "--model_path", copied, "--enroll_path", voice,
+                                  "--verify_path", voice)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("exporting")]
+    assert (done.returncode, len(lines)) == (2, 1)
+    assert f"--model_path is {copied}: its encoder.tflite is missing" in lines[0]
+    assert needed in lines[0]

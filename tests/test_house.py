@@ -1,0 +1,84 @@
+"""The house: imports run one way, files and functions stay short, nothing happens at import."""
+import ast
+import pathlib
+
+import pytest
+
+import configuration
+
+ROOT = pathlib.Path(configuration.__file__).parent
+# From the top downwards: a room imports only rooms that stand below it, and of these only what it needs.
+HOUSE = {
+    "gui": "service record embedding features audio configuration",
+    "service": "record verification embedding features measures audio configuration",
+    "record": "verification embedding features audio configuration",
+    "test": "report embedding utils features measures audio configuration",
+    "report": "measures configuration",
+    "model": "encoder utils embedding verification features measures audio configuration",
+    "verification": "embedding features measures audio configuration",
+    "encoder": "embedding audio configuration",
+    "embedding": "measures audio configuration",
+    "utils": "data_preprocess features measures audio configuration",
+    "data_preprocess": "features audio configuration",
+    "features": "audio configuration",
+    "measures": "configuration",
+    "audio": "configuration",
+    "configuration": ""}
+HEAVY = {"tensorflow", "sklearn", "matplotlib", "sounddevice", "numba", "ai_edge_litert"}
+
+
+def tree_of(room):
+    return ast.parse((ROOT / f"{room}.py").read_text(encoding="utf-8"))
+
+
+def imported(nodes):
+    """Return the names of the modules that import statements among some nodes name."""
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_every_file_is_a_room_of_the_house():
+    assert {path.stem for path in ROOT.glob("*.py")} == HOUSE.keys()
+
+
+@pytest.mark.parametrize("room", HOUSE)
+def test_imports_run_downwards(room):
+    below = list(HOUSE)[list(HOUSE).index(room) + 1:]
+    own = imported(ast.walk(tree_of(room))) & (HOUSE.keys() - {room})
+    assert own <= set(below)
+    assert own == set(HOUSE[room].split())
+
+
+@pytest.mark.parametrize("room", HOUSE)
+def test_what_few_need_loads_when_it_is_used(room):
+    assert not imported(tree_of(room).body) & HEAVY
+
+
+@pytest.mark.parametrize("room", HOUSE)
+def test_a_room_is_read_in_one_sitting(room):
+    tree, lines = tree_of(room), len((ROOT / f"{room}.py").read_text(encoding="utf-8").splitlines())
+    assert lines <= (700 if room == "gui" else 550)
+    for node in ast.walk(tree):
+        length = getattr(node, "end_lineno", 0) - getattr(node, "lineno", 0) + 1
+        if isinstance(node, ast.FunctionDef):
+            assert length <= 40, node.name
+        if isinstance(node, ast.ClassDef) and node.name != "App":
+            assert length <= 200, node.name
+
+
+@pytest.mark.parametrize("room", HOUSE)
+def test_what_is_public_says_what_it_is(room):
+    for node in tree_of(room).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            assert ast.get_docstring(node), node.name
+
+
+def test_only_training_imports_the_tensorflow_encoder():
+    importers = {room for room in HOUSE if "encoder" in imported(ast.walk(tree_of(room)))}
+    assert importers == {"model"}
+    assert "encoder" not in imported(tree_of("model").body)
