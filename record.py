@@ -347,7 +347,7 @@ def forget(config, speaker):
         paths = [path for path in (*kept, path, path.with_suffix(".json")) if path.exists()]
         if not paths:
             names = ", ".join(entry.name for entry in list_enrolled(config)) or "nobody"
-            raise InputError(f"--speaker is {name}: {config.enroll_path} has {names}")
+            raise InputError(f"--speaker is {name}: {config.enroll_path} has {names}", f"{name} is not enrolled.")
         for path in paths:
             path.unlink()
             with contextlib.suppress(OSError):       # its folder is not empty

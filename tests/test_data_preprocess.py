@@ -163,18 +163,22 @@ def test_a_killed_run_resumes_to_the_same_files(corpus, made_features, tmp_path)
 
 
 def test_ctrl_c_ends_in_one_line_and_a_rerun_goes_on(corpus, tmp_path):
-    command = [sys.executable, ROOT / "data_preprocess.py", *flags(corpus, tmp_path, "--jobs", 2)]
+    raw = tmp_path / "raw"
+    for number in range(20):        # enough work that the last speaker is far when the first one is done
+        shutil.copytree(corpus, raw / f"c{number:02}")
+    command = [sys.executable, ROOT / "data_preprocess.py", *flags(raw, tmp_path, "--jobs", 2, "--test_ratio", 0)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("train/voice*.npy")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("train/c*.npy")) and time.monotonic() < deadline:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)                          # a terminal sends it to the workers too
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "Traceback" not in err
     assert "stopped by the keyboard; run the same command to go on" in err.splitlines()
-    assert preprocess(corpus, tmp_path) == 0
+    assert preprocess(raw, tmp_path) == 0
+    assert len(list(tmp_path.glob("train/*.npy"))) == 20
 
 
 def test_two_processes_write_what_one_writes(corpus, made_features, tmp_path):

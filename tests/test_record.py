@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -233,6 +234,33 @@ def test_a_claim_of_nobody_enrolled_is_refused_before_the_recording(enrol, here,
     assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
     line = fails(record.main, "--verify", "--model_path", trained, "--speaker", "ben", "--input", "nowhere.wav")
     assert "--speaker is ben: ./enroll has anna" in line
+
+
+def test_a_threshold_that_is_not_stored_is_said_before_the_recording(enrol, here, corpus, trained, fails):
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    line = fails(record.main, "--verify", "--model_path", trained, "--far", "0.02", "--input", "nowhere.wav")
+    assert f"--far is 0.02: {trained} stores eer for checkpoint" in line
+
+
+def test_a_recording_with_too_many_samples_at_full_scale_is_clipped():
+    """A share of 0.001 is allowed: 32 of 32,000 samples pass, 33 do not."""
+    wave, config = 0.9 * speech(4), configuration.get_config([])
+    wave[:32] = 0.995
+    record.check_recording(wave, config)
+    wave[32] = -0.995
+    with pytest.raises(InputError, match=r"clipped, 0\.1% of its samples"):
+        record.check_recording(wave, config)
+
+
+def test_errors_speak_of_flags_in_the_shell_and_of_files_in_the_window(monkeypatch, here):
+    monkeypatch.setattr(record, "portaudio", lambda: types.SimpleNamespace(
+        default=types.SimpleNamespace(device=(0, 0)), query_devices=list))
+    with pytest.raises(InputError, match="or take --input FILE") as caught:
+        record.devices()
+    assert caught.value.window.endswith("or open a file")
+    with pytest.raises(InputError, match="--list_devices") as caught:
+        record.check_recording(np.zeros(16000), configuration.get_config([]))
+    assert "--" not in caught.value.window
 
 
 def test_a_damaged_description_can_be_replaced_and_forgotten(enrol, here, corpus):

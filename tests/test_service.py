@@ -1,5 +1,12 @@
 """The process that listens for the window."""
+import multiprocessing
+import re
+import shutil
+import threading
+
+import numpy as np
 import pytest
+import soundfile
 
 import configuration
 import record
@@ -31,3 +38,39 @@ def test_the_window_judges_what_it_heard(trained, corpus, tmp_path, monkeypatch)
     monkeypatch.setattr(record, "save_probe", lambda config, wave, source: save(config, listener.sound(voices[1])[0]))
     assert listener.verify(voices[0]).scores == own.scores
     assert own.scores == [("Ana", pytest.approx(1, abs=1e-5))]
+
+
+FLAG = re.compile(r"--[a-z]")
+
+
+def test_the_window_hears_no_flags(trained, corpus, tmp_path, monkeypatch):
+    """What a user of the window may do wrong comes back in words of the window, without the flags of the shell."""
+    monkeypatch.chdir(tmp_path)
+    nothing = str(tmp_path / "silent.wav")
+    soundfile.write(nothing, np.zeros(16000), 8000)
+    short = str(tmp_path / "short.wav")
+    soundfile.write(short, soundfile.read(corpus / "test" / "voice08" / "00.wav")[0][:9000], 16000)
+    answers = []
+
+    def ask(config, name, *arguments):
+        ours, theirs = multiprocessing.Pipe()
+        thread = threading.Thread(target=service.serve, args=(theirs, config))
+        monkeypatch.setattr(service.signal, "signal", lambda *_: None)      # signals are of the main thread alone
+        thread.start()
+        for request in (("load", ()), (name, arguments)):
+            ours.send(request)
+            kind, value = ours.recv()
+        ours.close()
+        thread.join(10)
+        answers.append(value.problem if kind == "done" else value)
+
+    config = configuration.get_config(["--model_path", str(trained)])
+    for name, *arguments in (("verify", nothing), ("enroll", "Ana", short), ("verify", "nowhere.wav"),
+                             ("draw", "likeness", 300, 200, 96), ("forget", "Ana")):
+        ask(config, name, *arguments)
+    ask(configuration.get_config(["--model_path", str(tmp_path / "nowhere")]), "load")
+    bare = shutil.copytree(trained, tmp_path / "bare", ignore=shutil.ignore_patterns("thresholds.json"))
+    ask(configuration.get_config(["--model_path", str(bare)]), "load")
+    assert len(answers) == 7
+    assert all(len(answer) > 15 for answer in answers)
+    assert not [answer for answer in answers if FLAG.search(answer.partition("measure with python test.py")[0])]

@@ -215,6 +215,9 @@ def test_a_narrow_recording_is_noted(trained, voice, tmp_path, capsys):
     assert "note:" not in capsys.readouterr().err
     assert model.main([*flags, "--verify_path", str(tmp_path / "4k.wav")]) == 0
     assert "4k.wav is at 4000 Hz, below the model's 8000 Hz" in capsys.readouterr().err
+    assert model.main([*flags, "--verify_path", str(tmp_path / "4k.wav"), "--json"]) == 0
+    note, = json.loads(capsys.readouterr().out)["notes"]
+    assert "4k.wav is at 4000 Hz" in note
 
 
 def test_the_least_speech_is_a_flag(verify, voice):
