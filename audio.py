@@ -129,7 +129,7 @@ def load_audio(path, sr):
     try:
         with soundfile.SoundFile(path) as recording:
             channels = recording.read(dtype="float32", always_2d=True).T
-            rate, problem = recording.samplerate, cut_short(recording, channels.shape[1])
+            rate, problem = recording.samplerate, truncation_problem(recording, channels.shape[1])
     except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # ValueError: a length left open
         raise InputError(f"{path} cannot be read: {getattr(error, 'error_string', error)}") from error
     if problem:
@@ -151,7 +151,7 @@ def bandwidth_notes(path, sr):
     return [line] if rate < sr else []
 
 
-def cut_short(recording, samples_read):
+def truncation_problem(recording, samples_read):
     """Say how an open SoundFile shows that its end is missing, or return None.
 
     libsndfile reads such a file without an error and notes it in its log: sizes that disagree with the header (WAV,

@@ -322,12 +322,12 @@ def get_config(argv=None, doc="", command=None):
     parser = build_parser(doc, command)
     typed = vars(parser.parse_args(argv))
     config = argparse.Namespace(**{name: flag.default for name, flag in flags().items()} | typed, given=set(typed))
-    for problem in problems(config):
+    for problem in flag_problems(config):
         parser.error(problem)
     return config
 
 
-def problems(config):
+def flag_problems(config):
     """Yield a line for every value out of its range and every two flags that exclude each other."""
     set_flags = {name for name in flags() if not (getattr(config, name) is None or getattr(config, name) is False)}
     for name, flag in flags().items():

@@ -41,11 +41,11 @@ def find_speakers(raw_path, test_ratio):
         return {part: folders_by_name(sub_folders(raw_path / part)) for part in ("train", "test")}
     parts = {"train": {}, "test": {}}
     for name, folder in folders_by_name(folders).items():
-        parts["test" if int(digest(name), 16) < test_ratio * 16**16 else "train"][name] = folder
+        parts["test" if int(short_digest(name), 16) < test_ratio * 16**16 else "train"][name] = folder
     return parts
 
 
-def digest(text):
+def short_digest(text):
     """Return 16 hexadecimal digits that depend on a text alone."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -79,7 +79,7 @@ def process_speaker(name, source, folder, config):
         raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
     if old and old["segments"] and not files:
         return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
-    if old and unchanged(old, source, files, stamps, config) and path.exists() == (old["segments"] > 0):
+    if old and is_unchanged(old, source, files, stamps, config) and path.exists() == (old["segments"] > 0):
         return old
 
     parts, utterances = [], []
@@ -94,7 +94,7 @@ def process_speaker(name, source, folder, config):
     return record
 
 
-def unchanged(old, source, files, stamps, config):
+def is_unchanged(old, source, files, stamps, config):
     """Tell whether a record is of these files and settings; InputError if it is of another corpus's speaker."""
     before = [(entry["file"], entry.get("stamp")) for entry in old["utterances"]]
     now = list(zip(files, stamps, strict=True))
@@ -179,7 +179,7 @@ def record_totals(record):
     return numbers
 
 
-def summary(totals):
+def totals_table(totals):
     """Return the table of counts: a row per kind, a column per part."""
     first = ["speakers", "speakers without speech", "utterances", "segments", "seconds heard", "seconds of pauses",
              "seconds in too short utterances", "seconds kept"]
@@ -196,7 +196,7 @@ def cached_features(config):
     """
     raw_path = pathlib.Path(config.raw_path).resolve()
     key = json.dumps([str(raw_path), feature_settings(config)])
-    folder = pathlib.Path("cache", f"{raw_path.name}-{digest(key)}")
+    folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(key)}")
     sources = find_speakers(raw_path, test_ratio=1.0)["test"]
     _, losses = preprocess(sources, folder, config)
     configuration.print_skipped(losses)
@@ -221,7 +221,7 @@ def work(config):
     configuration.print_skipped([f"{path} lies in no speaker's folder" for path in stray]
                   + [loss for _, lines in results.values() for loss in lines])
     totals = {part: numbers for part, (numbers, _) in results.items()}
-    print(summary(totals))
+    print(totals_table(totals))
     if not sum(numbers["segments"] for numbers in totals.values()):
         raise InputError(f"--raw_path is {config.raw_path}: no recording of a speaker's folder there can be used")
     return 0

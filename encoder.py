@@ -99,7 +99,7 @@ def trainable_numbers(encoder):
 
 # ---- checkpoints ------------------------------------------------------------------------------------------------
 
-def restore(checkpoint, path):
+def restore_checkpoint(checkpoint, path):
     """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
     try:
         checkpoint.read(path).assert_existing_objects_matched().expect_partial()
@@ -165,7 +165,7 @@ def load_encoder(model_path, model_num=None):
     if "ancestor" in stored:
         read_ancestor(encoder, path)
     else:
-        restore(tf.train.Checkpoint(encoder=encoder), path)
+        restore_checkpoint(tf.train.Checkpoint(encoder=encoder), path)
     return encoder, config
 
 

@@ -399,11 +399,10 @@ class Pictures:
     def draw(self, name):
         """Ask for a picture of the size of its canvas, if it is not asked for yet."""
         app, canvas = self.app, self.canvases[name]
-        size = canvas.winfo_width(), canvas.winfo_height()
+        size, dpi = (canvas.winfo_width(), canvas.winfo_height()), canvas.winfo_fpixels("1i")
         if name in self.drawing or not app.loaded or min(size) < 50 or (name == "spectrum" and not app.heard):
             return
         self.drawing.add(name)
-        dpi = canvas.winfo_fpixels("1i")
         app.run(lambda: app.verifier("draw", name, *size, dpi), lambda png: self.show(name, size, png),
                 lambda text: self.show(name, size, None, text))
 
@@ -445,12 +444,12 @@ class App:
         self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
         self.heard, self.notes, self.focus, self.worker = None, [], None, service.Worker()
         self.build()
-        root.report_callback_exception = self.report
+        root.report_callback_exception = self.show_error
         root.protocol("WM_DELETE_WINDOW", self.close)
         root.bind("<Escape>", lambda event: self.cancelled.set())         # the next recording clears it
         root.bind_class("TButton", "<Return>", lambda event: event.widget.invoke())
         self.probe.show_words("Loading the model …", MUTED, "This takes a few seconds.")
-        self.run(lambda: verifier("list_enrolled"), self.show_people, lambda text: self.say(text, BAD))
+        self.run(lambda: verifier("list_enrolled"), self.show_people, lambda text: self.show_message(text, BAD))
         self.run(lambda: verifier("load"), self.show_loaded, self.show_loaded)
         self.run(devices, self.settings.show_devices, self.show_no_devices)
         self.run(lambda: verifier("prepare_pictures"), lambda _: None)
@@ -486,19 +485,19 @@ class App:
 
     def run(self, work, then, failed=None):
         """Let the worker do work(); then(value) follows in the window's thread, or failed(text), which shows it."""
-        self.worker.run(work, then, failed or self.fail)
+        self.worker.run(work, then, failed or self.show_failure)
 
     def poll(self):
         """Take what the worker has done."""
         self.timer = self.root.after(POLL_MS, self.poll)
         self.worker.poll()
 
-    def report(self, kind, error, trace):
+    def show_error(self, kind, error, trace):
         """Show an error that a callback raised; Tk calls this."""
         if kind is KeyboardInterrupt:
             self.close()
         else:
-            self.say(service.in_window(error) if isinstance(error, InputError) else service.fault(error), BAD)
+            self.show_message(service.describe_error(error), BAD)
 
     def close(self):
         """Stop recording and close the window."""
@@ -508,14 +507,14 @@ class App:
         self.root.after_cancel(self.timer)
         self.root.destroy()
 
-    def say(self, text, colour=GOOD):
+    def show_message(self, text, colour=GOOD):
         """Show a message below; red on a red ground is an error."""
         self.message.configure(text=text, foreground=colour, background=BAD_TINT if colour == BAD else PAPER)
 
-    def fail(self, text):
+    def show_failure(self, text):
         """Show why something came to nothing."""
         self.become_idle()
-        self.say(text, MUTED if text.startswith("cancelled") else BAD)
+        self.show_message(text, MUTED if text.startswith("cancelled") else BAD)
 
     def update(self):
         """Show all that follows from the speakers, the one chosen, the verdict and the threshold."""
@@ -604,7 +603,7 @@ class App:
 
         self.cancelled.clear()
         self.notes = audio.bandwidth_notes(path, self.sr) if path else []      # what must be known of its scores
-        self.say(" ".join(self.notes), INK)
+        self.show_message(" ".join(self.notes), INK)
         self.tabs.select(0)
         self.focus = self.root.focus_get()
         self.become_busy("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
@@ -635,7 +634,8 @@ class App:
     def show_change(self, text, name=""):
         """Show the speakers, and the last probe compared with them, after a change."""
         self.run(lambda: (self.verifier("list_enrolled"), self.loaded and self.verifier("compare")),
-                 lambda answer: (self.show_people(answer[0], name), self.show_heard(answer[1]), self.say(text)))
+                 lambda answer: (self.show_people(answer[0], name), self.show_heard(answer[1]),
+                                 self.show_message(text)))
 
     def show_people(self, people, name=""):
         """List the enrolled speakers, and choose the one named, else the one before."""
@@ -646,7 +646,7 @@ class App:
     def show_no_devices(self, text):
         """Say why there is no microphone; files can still be opened."""
         self.settings.show_devices([])
-        self.say(text, BAD)
+        self.show_message(text, BAD)
 
     def show_loaded(self, loaded):
         """Take what must be known of the model; or of why there is none, a text."""

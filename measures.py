@@ -281,10 +281,11 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
         weights = np.where(same, drawn[enrolled], drawn[enrolled] * drawn[probes])
         if all(part.sum() > 0 for part in trials.counts(weights)):       # else there is nothing to measure
             found.append(all_measures(trials, weights, costs))
-    return {name: None if value is None else interval([one[name] for one in found]) for name, value in found[0].items()}
+    return {name: None if value is None else percentile_interval([one[name] for one in found])
+            for name, value in found[0].items()}
 
 
-def interval(values):
+def percentile_interval(values):
     """Return the 2.5 and 97.5 percentiles of values, which may be infinite."""
     return float(np.percentile(values, 2.5, method="lower")), float(np.percentile(values, 97.5, method="higher"))
 

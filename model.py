@@ -63,7 +63,7 @@ def train(config):
         pathlib.Path(config.model_path, "thresholds.json").unlink(missing_ok=True)         # of a run that was deleted
     notes += membership_notes(config, stored, training)
     write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
-    for line in introduction(encoder, config, training, validation) + notes:
+    for line in training_summary(encoder, config, training, validation) + notes:
         print(line)
     try:
         trainer.run()
@@ -132,7 +132,7 @@ def write_config(config, stored, encoder, *, training, validation, notes):
         "validation": [speaker.name for speaker in validation]})
 
 
-def introduction(encoder, config, training, validation):
+def training_summary(encoder, config, training, validation):
     """Return the lines that say what is about to be trained on what."""
     utterances = sum(len(speaker.voiced) for speaker in training)
     size = f"{config.num_layer} x ({config.hidden}, {config.proj})"
@@ -186,9 +186,9 @@ class Trainer:
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)          # since the last row of the history
         self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum)
         if config.restore:
-            from encoder import restore
+            from encoder import restore_checkpoint
 
-            restore(self.checkpoint, embedding.checkpoint_path(self.folder, self.numbers()[-1]))
+            restore_checkpoint(self.checkpoint, embedding.checkpoint_path(self.folder, self.numbers()[-1]))
         self.history = utils.History(self.folder / "history.csv", self.iteration)
         self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
         self.clock = (time.perf_counter(), self.iteration)

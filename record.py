@@ -124,11 +124,11 @@ def record(seconds, sr, device=None, on_level=None, cancelled=None):
     """
     blocks, done, wanted = queue.Queue(), threading.Event(), round(seconds * sr)
     # A driver that hangs cannot be stopped; a daemon thread can be left behind.
-    thread = threading.Thread(target=capture, args=(blocks, done, sr, device), daemon=True)
+    thread = threading.Thread(target=capture_blocks, args=(blocks, done, sr, device), daemon=True)
     with configuration.quiet_libraries():
         thread.start()
         try:
-            return collect(blocks, wanted, sr, on_level, cancelled)
+            return collect_samples(blocks, wanted, sr, on_level, cancelled)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt("stopped by the keyboard: nothing was saved") from stop
         finally:
@@ -138,7 +138,7 @@ def record(seconds, sr, device=None, on_level=None, cancelled=None):
                 atexit.unregister(sys.modules["sounddevice"]._exit_handler)      # it would wait for the driver, too
 
 
-def capture(blocks, done, sr, device):
+def capture_blocks(blocks, done, sr, device):
     """Put the microphone's samples into a queue, (S,) at a time, until `done`; in the end why it stopped, if it did."""
     try:
         sounddevice, chosen = portaudio(), find_device(device)
@@ -160,7 +160,7 @@ def capture(blocks, done, sr, device):
         blocks.put(error)
 
 
-def collect(blocks, wanted, sr, on_level, cancelled):
+def collect_samples(blocks, wanted, sr, on_level, cancelled):
     """Return `wanted` samples of a queue of blocks; raise what is in it instead of a block."""
     parts, have, heard = [], 0, time.monotonic()
     while have < wanted:
@@ -383,12 +383,12 @@ def get_recording(config, what):
             while invitation:               # the microphone works: this is its first sound
                 print(invitation.pop(), file=terminal, flush=True)
             if terminal.isatty():
-                print(meter(level, seconds_left), end="", file=terminal, flush=True)
+                print(meter_line(level, seconds_left), end="", file=terminal, flush=True)
 
         return record(config.seconds, config.sr, config.device, on_level), "microphone"
 
 
-def meter(level, seconds_left, width=40):
+def meter_line(level, seconds_left, width=40):
     """Return the text that draws level meter and time left over a terminal's line, and clears it in the end."""
     if not seconds_left:
         return "\r" + " " * (width + 24) + "\r"

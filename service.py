@@ -56,20 +56,15 @@ def serve(connection, config):
             name, arguments = connection.recv()
             try:
                 reply = "done", getattr(service, name)(*arguments)
-            except (InputError, OSError) as error:
-                reply = "error", in_window(error)
             except Exception as error:
-                reply = "error", fault(error)
+                reply = "error", describe_error(error)
             connection.send(reply)
 
 
-def in_window(error):
-    """Return the message of an error in the words of the window."""
-    return getattr(error, "window", str(error))
-
-
-def fault(error):
-    """Print the traceback of an error that no user can make, and return a line for the window."""
+def describe_error(error):
+    """Return an error in the words of the window; one that no user can make prints its traceback, too."""
+    if isinstance(error, (InputError, OSError)):
+        return getattr(error, "window", str(error))
     traceback.print_exception(error)
     return f"this is a fault of the program, {type(error).__name__}: {error} (the terminal shows where)"
 
@@ -90,7 +85,7 @@ class Service:
         try:
             self.verifier = verification.Verifier(self.config)
         except InputError as error:         # no model, or a model without a threshold: that one can still give scores
-            self.config.threshold, problem = 0.0, in_window(error)
+            self.config.threshold, problem = 0.0, error.window
             self.verifier = verification.Verifier(self.config)
         silence = np.zeros((1, audio.N_MELS, embedding.EMBED_FRAMES), np.float32)
         embedding.embed(self.verifier.encoder, silence)
@@ -129,7 +124,7 @@ class Service:
         record.save_probe(config, wave, source)
         self.frames, _ = audio.speech_frames(wave, config)
         # What was heard is judged, not what another program may have put into the probe's file by now.
-        self.probe = self.verifier.hear("probe", [("probe", *audio.speech_segments(wave, config), "")])
+        self.probe = self.verifier.embed_voice("probe", [("probe", *audio.speech_segments(wave, config), "")])
         return self.compare()
 
     def compare(self):
@@ -260,10 +255,8 @@ class Worker:
             work, then, failed = job
             try:
                 self.post(then, work())
-            except (InputError, OSError) as error:
-                self.post(failed, in_window(error))
             except Exception as error:
-                self.post(failed, fault(error))
+                self.post(failed, describe_error(error))
 
     def poll(self):
         """Do what follows from the jobs that are done; the window's thread calls this."""

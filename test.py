@@ -150,13 +150,13 @@ def score_trials(config):
     if len(kept) < len(trials):
         notes.append(f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}")
     enrolled, probes, labels = zip(*kept, strict=True)
-    scored = measures.Scored(list(enrolled), list(probes), cosines(vectors, enrolled, probes), np.array(labels),
+    scored = measures.Scored(list(enrolled), list(probes), trial_cosines(vectors, enrolled, probes), np.array(labels),
                           *number_speakers(kept).T, vectors)
     seconds = {name: heard[path][1] for name, path in paths.items() if name in vectors}
     return Findings(encoder, scored, seconds, [path for path in paths.values() if path], notes)
 
 
-def cosines(vectors, enrolled, probes):
+def trial_cosines(vectors, enrolled, probes):
     """Return the scores (n,) of n pairs of names, given {name: d-vector (D,)}."""
     place = {name: number for number, name in enumerate(vectors)}
     matrix = np.stack(list(vectors.values()))                                   # (U, D)
@@ -250,7 +250,7 @@ def worst_speakers(scored, names, threshold):
     return sorted(rows, key=lambda row: -row[1] - row[2])[:10]
 
 
-def cohort(encoder, folder, config):
+def embed_cohort(encoder, folder, config):
     """Return the names of the speakers of a feature folder, their d-vectors (C, D), and notes on the features.
 
     A speaker's d-vector is the normalised mean of those of its utterances.
@@ -265,7 +265,7 @@ def cohort(encoder, folder, config):
 
 # ---- the figures ------------------------------------------------------------------------------------------------
 
-def gather(findings, config):
+def gather_figures(findings, config):
     """Return all figures of a run, a dict of plain values, for evaluation.json and report.html."""
     scored, stored = findings.scored, embedding.load_thresholds(config.model_path, config.model_num)
     figures = {"measures": report.without_infinities(scored.figures((stored or {}).get("calibration"), config.seed)),
@@ -273,7 +273,7 @@ def gather(findings, config):
                "target_trials": int(scored.labels.sum()), "non_target_trials": int((~scored.labels).sum())}
     figures["eer"] = figures["measures"]["eer"]["value"]
     if config.snorm:
-        names, others, notes = cohort(findings.encoder, config.snorm, config)
+        names, others, notes = embed_cohort(findings.encoder, config.snorm, config)
         findings.notes.extend(notes)
         both = set(findings.scored.enrolled) & set(names)
         if both:
@@ -333,7 +333,7 @@ def work(config):
         print(evaluation.describe())
     stored = embedding.load_thresholds(config.model_path, config.model_num)
     print(measures.describe_rates(scored.scores, scored.labels, stored))
-    figures = gather(findings, config)
+    figures = gather_figures(findings, config)
     for table in report.tables(figures):
         print(report.text_table(*table))
     for note in findings.notes:

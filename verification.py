@@ -218,7 +218,7 @@ class Verifier:
             if name not in sources:
                 raise InputError(f"--speaker is {speaker}: {path} has {', '.join(sources)}")
             sources = {name: sources[name]}
-        return [self.hear(name, [part for file in files for part in self.read(file)])
+        return [self.embed_voice(name, [part for file in files for part in self.read(file)])
                 for name, files in sources.items()]
 
     def probes(self, path):
@@ -234,7 +234,7 @@ class Verifier:
                 yield Voice(name, [], np.empty((0, 0)), 0.0, [], str(error))
                 continue
             for part in parts:
-                yield self.hear(name if len(parts) == 1 else f"{name}/{part[0]}", [part])
+                yield self.embed_voice(name if len(parts) == 1 else f"{name}/{part[0]}", [part])
 
     def read(self, path):
         """Yield (file, segments (K, 40, frames), seconds of speech, why it gave none) of audio or of a feature file."""
@@ -257,7 +257,7 @@ class Verifier:
             yield (utterance.file, segments[utterance.first:utterance.first + utterance.count],
                    utterance.speech_seconds or row_seconds, utterance.dropped)
 
-    def hear(self, name, recordings):
+    def embed_voice(self, name, recordings):
         """Return the Voice of some recordings, each as `read` yields it."""
         heard = [(file, segments, seconds) for file, segments, seconds, reason in recordings if not reason]
         lost = [f"{file} {reason}" for file, _, _, reason in recordings if reason]
@@ -309,7 +309,7 @@ def verify(config, verifier, voices, recording=None):
 
     With a recording, as Verifier.read yields it, that is the probe.
     """
-    probes = [verifier.hear(recording[0], [recording])] if recording else verifier.probes(config.verify_path)
+    probes = [verifier.embed_voice(recording[0], [recording])] if recording else verifier.probes(config.verify_path)
     for probe in probes:
         yield verifier.compare(probe, voices)
 

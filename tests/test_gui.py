@@ -488,7 +488,7 @@ def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
             press(app, app.probe.record_button)
         app.probe.question.set("who" if name == "who" else "claim")
         app.update()
-        app.say("a fault that takes many words to tell, " * 5 if name == "error" else "", gui.BAD)
+        app.show_message("a fault that takes many words to tell, " * 5 if name == "error" else "", gui.BAD)
         app.tabs.select(int(name == "comparison"))
         root.update()
         wait(app, settled(app))

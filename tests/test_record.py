@@ -193,9 +193,9 @@ def test_a_recording_that_will_do():
 
 
 def test_the_meter_shows_level_and_time():
-    assert record.meter(-30, 2.5, width=8) == "\r[####    ]  -30 dB,   2.5 s left"
-    assert record.meter(-200, 2.5, width=8) == "\r[        ]  -60 dB,   2.5 s left"
-    assert record.meter(0, 0, width=8).strip() == ""
+    assert record.meter_line(-30, 2.5, width=8) == "\r[####    ]  -30 dB,   2.5 s left"
+    assert record.meter_line(-200, 2.5, width=8) == "\r[        ]  -60 dB,   2.5 s left"
+    assert record.meter_line(0, 0, width=8).strip() == ""
     assert audio.level_db(np.full(10, 0.1)) == pytest.approx(-20, abs=1e-6)
 
 

@@ -80,7 +80,7 @@ def test_the_worst_speakers_come_first():
 
 def test_the_cohort_is_a_vector_of_each_speaker(tested, made_features, write_features):
     findings, config = tested
-    names, vectors, notes = evaluation_script.cohort(findings.encoder, made_features / "train", config)
+    names, vectors, notes = evaluation_script.embed_cohort(findings.encoder, made_features / "train", config)
     assert names == [f"voice0{i}" for i in range(8)]
     assert notes == []
     speaker = features.load_features(made_features / "train")[0][3]
@@ -89,7 +89,8 @@ def test_the_cohort_is_a_vector_of_each_speaker(tested, made_features, write_fea
     np.testing.assert_allclose(vectors[3], np.mean(rows, axis=0) / np.linalg.norm(np.mean(rows, axis=0)), atol=1e-5)
     bare = write_features([[1], [1]])
     (bare / "manifest.json").unlink()
-    assert "does not say how its features were made" in evaluation_script.cohort(findings.encoder, bare, config)[2][0]
+    notes = evaluation_script.embed_cohort(findings.encoder, bare, config)[2]
+    assert "does not say how its features were made" in notes[0]
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--train", "True"), ("--verify", "True"), ("--export", "folder")])
@@ -142,5 +143,5 @@ def test_the_embeddings_are_those_that_were_scored(report, tested):
 
 def test_two_evaluations_draw_the_same_intervals(tested):
     findings, config = tested
-    first, second = (evaluation_script.gather(findings, config)["measures"] for _ in range(2))
+    first, second = (evaluation_script.gather_figures(findings, config)["measures"] for _ in range(2))
     assert first == second

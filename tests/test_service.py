@@ -57,7 +57,7 @@ def test_the_window_hears_no_flags(trained, corpus, tmp_path, monkeypatch):
         thread = threading.Thread(target=service.serve, args=(theirs, config))
         monkeypatch.setattr(service.signal, "signal", lambda *_: None)      # signals are of the main thread alone
         thread.start()
-        for request in (("load", ()), (name, arguments)):
+        for request in [("load", ())] * (name != "load") + [(name, arguments)]:
             ours.send(request)
             kind, value = ours.recv()
         ours.close()
