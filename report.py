@@ -19,7 +19,7 @@ PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Speaker verification</title><style>
 body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1b2430 }}
 table {{ border-collapse: collapse }} td, th {{ padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }}
-td:first-child {{ text-align: left }} img {{ max-width: 100%; margin: 1em 0 }} code {{ word-break: break-all }}
+td:first-child {{ text-align: left }} img {{ width: 49%; vertical-align: top }} code {{ word-break: break-all }}
 </style></head><body>
 {}
 </body></html>
@@ -116,21 +116,26 @@ def write_report(folder, figures, scored, evaluation=None, history=()):
 
 
 def web_page(figures, pictures):
-    """Return the report as one HTML page that holds its pictures."""
+    """Return the report as one HTML page that holds its pictures, the paths of PNG files."""
     parts = [f"<h1>Speaker verification: EER {figures['eer']:.2%}</h1>",
              f"<p>{figures['target_trials']} target and {figures['non_target_trials']} non-target trials; model "
              f"{html.escape(figures['model'])}, checkpoint {figures['model_num']}</p>"]
     parts += [f"<p>Note: {html.escape(note)}</p>" for note in figures["notes"]]
-    for heading, columns, rows in tables(figures):
-        cells = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows]
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in columns)
-        parts.append(f"<h2>{html.escape(heading)}</h2><table><tr>{head}</tr><tr>{'</tr><tr>'.join(cells)}</tr></table>")
-    parts += [f'<img alt="{path.stem}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
+    first, *others = [web_table(*table) for table in tables(figures)]
+    images = [f'<img alt="{path.stem}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
               for path in pictures]
     versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
-    parts.append(f"<p><code>{html.escape(figures['command'])}</code><br>model {figures['model_sha256']}<br>data "
-                 f"{figures['data_sha256']}<br>{html.escape(versions)}</p>")
+    parts += [first, f"<p>{''.join(images)}</p>", *others,
+              f"<p><code>{html.escape(figures['command'])}</code><br>model {figures['model_sha256']}<br>data "
+              f"{figures['data_sha256']}<br>{html.escape(versions)}</p>"]
     return PAGE.format("\n".join(parts))
+
+
+def web_table(heading, columns, rows):
+    """Return a table of texts in HTML."""
+    cells = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows]
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in columns)
+    return f"<h2>{html.escape(heading)}</h2><table><tr>{head}</tr><tr>{'</tr><tr>'.join(cells)}</tr></table>"
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 
 The folder has a folder of recordings per speaker. Needs Xvfb and Chromium.
 """
+import os
 import pathlib
 import subprocess
 import sys
@@ -75,10 +76,9 @@ def photograph_window(raw_path, folder):
 
 def photograph_report(raw_path, folder):
     """Evaluate the pretrained model on raw_path and return a picture (H, W, 4) of the top of the report."""
-    if test.main(["--model_path", str(ROOT / "pretrained"), "--raw_path", str(raw_path), "--report_path",
-                  str(folder)]):
+    if test.main(["--model_path", "pretrained", "--raw_path", str(raw_path), "--report_path", str(folder)]):
         sys.exit("there is no report")
-    subprocess.run(["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=900,1000",
+    subprocess.run(["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=900,985",
                     f"--user-data-dir={folder}/chromium", f"--screenshot={folder}/page.png",
                     f"file://{folder}/report.html"], check=True, capture_output=True)
     return matplotlib.image.imread(folder / "page.png")
@@ -95,7 +95,8 @@ def save(picture, path):
 
 def main():
     """Write docs/window.png and docs/report.png."""
-    raw_path = pathlib.Path(sys.argv[1])
+    raw_path = pathlib.Path(sys.argv[1]).resolve()
+    os.chdir(ROOT)
     for name, take in (("window", photograph_window), ("report", photograph_report)):
         with tempfile.TemporaryDirectory() as folder:
             save(take(raw_path, pathlib.Path(folder)), ROOT / "docs" / f"{name}.png")
