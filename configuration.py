@@ -40,6 +40,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message, window=None):
+        message = " ".join(message.splitlines())            # some libraries tell in several
         super().__init__(message)
         self.window = window or message
 

@@ -353,17 +353,20 @@ def read_thresholds(model_path):
 
 def parse_thresholds(stored):
     """Check what thresholds.json holds, and return it."""
-    numbers = [point[name] for point in stored.get("points", {}).values() for name in ("threshold", "far", "frr")]
-    numbers += [stored["calibration"][name] for name in ("scale", "offset") if "calibration" in stored]
-    curve = stored.get("curve", {"far": measures.CURVE, "frr": measures.CURVE})
-    numbers += [*curve["far"], *curve["frr"], stored["model_num"]]
-    best = stored.get("best")
-    numbers += [best["model_num"], best.get("valid_loss", 0)] if best else []
-    lengths = {len(curve["far"]), len(curve["frr"])}
-    if not np.isfinite(np.array(numbers, float)).all() or lengths != {len(measures.CURVE)}:
-        raise ValueError("its numbers are not finite, or too few")
-    if not isinstance(stored.get("source", ""), str) or any(isinstance(number, (str, bool)) for number in numbers):
-        raise ValueError("a text where a number must be, or the reverse")
+    numbers = [point[name] for point in stored["points"].values() for name in ("threshold", "far", "frr")]
+    if stored.get("calibration"):
+        numbers += [stored["calibration"][name] for name in ("scale", "offset")]
+    for rates in stored.get("curve", {}).values():
+        numbers += rates
+        if len(rates) != len(measures.CURVE):
+            raise ValueError(f"the curve has {len(rates)} points, not {len(measures.CURVE)}")
+    numbers += [stored["model_num"], *(stored.get("best") or {}).values()]
+    if not all(type(number) in (int, float) and np.isfinite(number) for number in numbers):
+        raise ValueError("it holds something else than finite numbers")
+    if type(stored["source"]) is not str or stored.get("curve", {"far": 0, "frr": 0}).keys() != {"far", "frr"}:
+        raise ValueError("source or curve is not what it must be")
+    if stored.get("best"):
+        int(stored["best"]["model_num"])
     return stored
 
 

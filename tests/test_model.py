@@ -214,7 +214,8 @@ def test_a_run_that_goes_on_with_other_speakers_says_so(made_features, tmp_path,
 def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_features, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("Check_Point"))
-    configuration.write_json(folder / "thresholds.json", {"model_num": 5, "best": {"model_num": 5, "valid_loss": -1.0}})
+    configuration.write_json(folder / "thresholds.json", {"model_num": 5, "points": {}, "source": "a deleted run",
+                                                          "best": {"model_num": 5, "valid_loss": -1.0}})
     assert model.main(train_flags(made_features, folder, "--iteration", 4)) == 0
     assert load_encoder(folder)[1].model_num == 4
     assert embedding.load_thresholds(folder, 4)["best"]["model_num"] == 4
