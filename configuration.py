@@ -20,6 +20,7 @@ import secrets
 import signal
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 
 import tqdm
@@ -467,14 +468,16 @@ def tensorflow():
 
 
 class LazyModule:
-    """A module that load() returns when something of it is used for the first time."""
+    """A module that load() returns when something of it is used for the first time, by whatever thread."""
 
     def __init__(self, load):
-        self.load = functools.cache(load)
+        self.load, self.module, self.lock = load, None, threading.RLock()
 
     def __getattr__(self, name):
         """Return an attribute of the module."""
-        return getattr(self.load(), name)
+        with self.lock:
+            self.module = self.module or self.load()
+        return getattr(self.module, name)
 
 
 tf = LazyModule(tensorflow)      # who only listens never loads it

@@ -353,7 +353,8 @@ def work(config):
         return export_model(config)
     if config.verify:
         embedding.choose_model(config)
-        return verification.print_verdicts(config, *verification.open_enrolment(config))
+        verifier = verification.Verifier(config)
+        return verification.print_verdicts(verifier, verification.enrolled_voices(verifier))
     if config.train:
         train(config)
         number = embedding.choose_checkpoint(config.model_path)

@@ -10,7 +10,6 @@
 Enrolments are features in --enroll_path, the probe is in --verify_path; the audio itself is not kept unless
 --keep_recording True puts it below --raw_path. All are readable by their owner alone.
 """
-import argparse
 import atexit
 import contextlib
 import datetime
@@ -419,22 +418,21 @@ def work(config):
 
 
 def verify_recording(config, name):
-    """Record a probe, print the verdict on it and return the exit code; the model loads while the microphone records.
+    """Record a probe, print the verdict on it and return the exit code.
 
-    What would leave no verdict is said before anybody speaks.
+    What would leave no verdict is said before anybody speaks; the enrolments are embedded while the microphone records.
     """
     sources = verification.enrolment_sources(config.enroll_path)
     if "speaker" in config.given and name not in sources:
         raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
-    verification.choose_threshold(config, embedding.choose_exported(config.model_path, config.model_num))
+    verifier = verification.Verifier(config)
     with ThreadPoolExecutor(1) as background:
-        enrolment = background.submit(verification.open_enrolment, argparse.Namespace(**vars(config)))
+        voices = background.submit(verification.enrolled_voices, verifier)
         wave, source = get_recording(config, "the probe")
         save_probe(config, wave, source)
-        verifier, voices = enrolment.result()
     # What was heard is judged, not what another program may have put into the probe's file by now.
     probe = ("probe", *audio.speech_segments(wave, config), "")
-    return verification.print_verdicts(verifier.config, verifier, voices, probe)
+    return verification.print_verdicts(verifier, voices.result(), probe)
 
 
 def main(argv=None):

@@ -1,8 +1,10 @@
 """Enrolments, probes, verdicts: is it the same person, or who of several is it?
 
->>> verifier, voices = verification.open_enrolment(config)
-    for verdict in verification.verify(config, verifier, voices):
-        print(verdict)
+    verifier = verification.Verifier(config)
+    voices = verification.enrolled_voices(verifier)
+    verdicts = list(verification.verify(verifier, voices))
+
+A score is a cosine; the threshold and its error rates are the model's, measured on its validation speakers.
 """
 import json
 import pathlib
@@ -289,35 +291,37 @@ class Verifier:
                        probe.seconds, [(voices[index].name, scores[index]) for index in order])
 
 
-def open_enrolment(config):
-    """Return a Verifier, and the Voices of config.enroll_path, or that of --speaker if typed.
-
-    Enrolments that give no speech are named on standard error; InputError where all do, and see Verifier.
-    """
-    verifier = Verifier(config)
+def enrolled_voices(verifier):
+    """Return the Voices of the verifier's config.enroll_path, or that of --speaker if typed; InputError if all fail."""
+    config = verifier.config
     voices = verifier.voices(config.enroll_path, config.speaker if "speaker" in config.given else None)
-    problems = [f"{voice.name}: {voice.problem}" for voice in voices if voice.problem]
-    if len(problems) == len(voices):
-        raise InputError(f"--enroll_path is {config.enroll_path}: {'; '.join(problems)}")
-    configuration.print_skipped(problems + [f"{voice.name}: {line}" for voice in voices for line in voice.lost
-                                            if not voice.problem])
-    return verifier, voices
+    if all(voice.problem for voice in voices):
+        problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in voices)
+        raise InputError(f"--enroll_path is {config.enroll_path}: {problems}")
+    return voices
 
 
-def verify(config, verifier, voices, recording=None):
-    """Compare the probes of config.verify_path with what `open_enrolment` returned; yield Verdicts as they are made.
+def verify(verifier, voices, recording=None):
+    """Compare the probes in config.verify_path with enrolled Voices; yield Verdicts as they are made.
 
     With a recording, as Verifier.read yields it, that is the probe.
     """
-    probes = [verifier.embed_voice(recording[0], [recording])] if recording else verifier.probes(config.verify_path)
+    probes = verifier.probes(verifier.config.verify_path)
+    if recording:
+        probes = [verifier.embed_voice(recording[0], [recording])]
     for probe in probes:
         yield verifier.compare(probe, voices)
 
 
-def print_verdicts(config, verifier, voices, recording=None):
-    """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict."""
-    verdicts = []
-    for verdict in verify(config, verifier, voices, recording):
+def print_verdicts(verifier, voices, recording=None):
+    """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict.
+
+    Enrolments that gave no speech are named on standard error.
+    """
+    config, verdicts = verifier.config, []
+    configuration.print_skipped([f"{voice.name}: {voice.problem}" for voice in voices if voice.problem] + [
+        f"{voice.name}: {line}" for voice in voices for line in voice.lost if not voice.problem])
+    for verdict in verify(verifier, voices, recording):
         verdicts.append(verdict)
         if not config.json:
             print(verdict, flush=True)

@@ -1,5 +1,7 @@
 """Audio of every kind in, voiced speech and segments out; what cannot be read is refused."""
 import pathlib
+import subprocess
+import sys
 
 import librosa
 import numpy as np
@@ -15,6 +17,7 @@ def tone(seconds, sr=16000, frequency=440.0):
     return (0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * sr)) / sr)).astype(np.float32)
 
 
+ROOT = pathlib.Path(audio.__file__).parent
 CONFIG = configuration.get_config([])
 
 
@@ -104,11 +107,31 @@ def test_voiced_stretches_are_joined():
     assert np.abs(speech).max() == pytest.approx(0.5, rel=0.01)
 
 
-@pytest.mark.parametrize("gain", [1.0, 1e-3])
+@pytest.mark.parametrize("gain", [1.0, 1e-3, 3e-4])                # -36 to -96 dB, where librosa's levels end at -100
 def test_the_level_of_a_recording_does_not_matter(gain):
     quiet = np.zeros(8000, np.float32)
     wave = gain * np.concatenate([quiet, tone(0.7, 8000), quiet])
     assert 0.70 <= len(audio.voiced(wave, **VOICE)) / 8000 <= 0.76
+
+
+def test_the_detector_is_librosas_with_our_frames(voice):
+    wave = audio.load_audio(voice / "00.wav", 8000)
+    stretches = librosa.effects.split(wave, top_db=12, frame_length=200, hop_length=80)
+    expected = np.concatenate([wave[start:end] for start, end in stretches])
+    assert len(stretches) > 1
+    np.testing.assert_array_equal(audio.voiced(wave, **VOICE | {"top_db": 12}), expected)
+
+
+def test_silence_is_minus_6_in_every_channel():
+    """log10(0 + 1e-6)."""
+    np.testing.assert_allclose(audio.log_mel(np.zeros(800), sr=8000, nfft=512, window=0.025, hop=0.01), -6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("decibels", "steady"), [(1.5, True), (2.5, False)])
+def test_a_level_that_moves_by_more_than_2_decibels_is_not_steady(decibels, steady):
+    """Half of the frames above, half below: that is their standard deviation."""
+    levels = np.where(np.arange(180) % 2, decibels, -decibels) / 10
+    assert audio.is_steady(np.broadcast_to(levels, (3, 40, 180))) is steady
 
 
 @pytest.mark.parametrize("wave", [np.zeros(8000), np.zeros(0), np.full(8000, 3e-5)])
@@ -196,3 +219,59 @@ def test_segments_are_joined_to_the_frames_they_were_cut_from():
     for total in (50, 180, 181, 260, 399, 400):
         frames = rng.standard_normal((total, 40)).astype(np.float32)
         np.testing.assert_array_equal(audio.frames_of(audio.cut_segments(frames, 180), total), frames)
+
+
+# ---- librosa, deferred ------------------------------------------------------------------------------------------
+
+def in_a_new_process(code):
+    """Run code in a process of its own; return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_detector_loads_neither_numba_nor_scikit_learn():
+    code = """
+import sys, numpy as np, audio
+wave = np.where(np.arange(16000) % 8000 < 4000, np.sin(np.arange(16000)), 0)
+print(len(audio.voiced(wave, sr=8000, window=0.025, hop=0.01, top_db=30)))
+print(sorted({"numba", "sklearn", "scipy.signal", "scipy.stats", "matplotlib", "tensorflow"} & set(sys.modules)))
+"""
+    length, loaded = in_a_new_process(code).splitlines()
+    assert 8000 <= int(length) <= 8600
+    assert loaded == "[]"
+
+
+@pytest.mark.parametrize("before", ["", "import numba, sklearn.cluster, scipy.signal", "import librosa; librosa.stft"])
+def test_all_of_librosa_works_once_it_is_used(before):
+    """What was deferred is the real thing: the same figures as librosa gives where nobody defers."""
+    code = f"""
+{before}
+import numpy as np
+DEFER
+wave = np.sin(0.2 * np.arange(8000)) * np.where(np.arange(8000) % 2000 < 1000, 1, 0.1)
+print(librosa.zero_crossings(wave).sum(), librosa.pyin(wave, fmin=100, fmax=600, sr=8000)[0][4].round(3))
+print(librosa.effects.hpss(wave)[0].std().round(6), librosa.feature.mfcc(y=wave, sr=8000).sum().round(2))
+print(librosa.beat.beat_track(y=wave, sr=8000)[0], librosa.util.localmax(wave).sum())
+print(librosa.sequence.dtw(wave[None, :50], wave[None, 20:80])[0][-1, -1].round(4))
+print(librosa.decompose.decompose(np.abs(librosa.stft(wave)), n_components=2)[0].shape)
+print(librosa.segment.agglomerative(librosa.feature.mfcc(y=wave, sr=8000), 3))
+"""
+    plain = in_a_new_process(code.replace("DEFER", "import librosa"))
+    deferred = in_a_new_process(code.replace("DEFER", "import audio; librosa = audio.librosa; librosa.effects"))
+    assert len(plain.splitlines()) == 6
+    assert deferred == plain
+
+
+def test_threads_may_load_librosa_at_once():
+    code = """
+import threading, numpy as np, audio
+wave, found = np.sin(np.arange(16000)).astype("f"), []
+def hear():
+    found.append(len(audio.voiced(audio.librosa.resample(wave, orig_sr=16000, target_sr=8000), sr=8000, window=0.025,
+                                  hop=0.01, top_db=30)))
+threads = [threading.Thread(target=hear) for _ in range(8)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+print(found)
+"""
+    assert in_a_new_process(code) == f"{[8000] * 8}\n"

@@ -23,6 +23,7 @@ def test_a_name_is_normalised():
     (np.zeros((3, 40, 180), int), "holds int64 of shape"),
     (np.zeros((0, 40, 180), np.float32), "holds float32 of shape"),
     (np.zeros((2, 40, 180), np.float32), "do not belong together"),
+    (np.zeros((4, 40, 180), np.float32), "do not belong together"),
 ])
 def test_a_bad_feature_file_is_named(write_features, content, words):
     folder = write_features([[3]])

@@ -100,7 +100,7 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
     """Drawn 0, 1, ..., 5, each speaker counts once; drawn 0 and 1 alone, only their trials count, repeatedly."""
     rng = np.random.default_rng(0)
     enrolled, probes = (part.ravel() for part in np.indices((6, 6)))
-    scores, labels = rng.standard_normal(36) + 2 * (enrolled == probes), enrolled == probes
+    scores, labels = rng.standard_normal(36) + (enrolled == probes), enrolled == probes
     trials = measures.Trials(scores, labels)
 
     class Draws:
@@ -111,7 +111,7 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
             assert high == size == 6
             return np.array(self.drawn)
 
-    for drawn in (range(6), [0, 0, 0, 0, 1, 1]):
+    for drawn in (range(6), [0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 2], [2, 3, 3, 4, 4, 4]):
         monkeypatch.setattr(np.random, "default_rng", lambda seed, drawn=drawn: Draws(drawn))
         counts = np.bincount(list(drawn), minlength=6)
         repeats = [counts[i] if i == j else counts[i] * counts[j] for i, j in zip(enrolled, probes, strict=True)]
@@ -120,6 +120,11 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
         assert found["eer"] == pytest.approx((expected["eer"], expected["eer"]))
         assert found["auc"] == pytest.approx((expected["auc"], expected["auc"]))
         assert found["frr_at_far_0.01"] is None
+
+
+def test_an_interval_leaves_out_2_and_a_half_percent_on_both_sides():
+    assert measures.percentile_interval(np.arange(1001)) == (25, 975)
+    assert measures.percentile_interval([0.0] * 10 + [np.inf] * 90)[1] == np.inf
 
 
 def test_two_speakers_have_no_interval():
@@ -197,6 +202,8 @@ def test_error_rates_by_hand():
     assert thresholds.tolist() == [0.1, 0.4, 0.9, np.inf]
     assert far.tolist() == [1.0, 0.5, 0.0, 0.0]
     assert frr.tolist() == [0.0, 0.0, 0.5, 1.0]
+    at = measures.error_rates([0.9, 0.4, 0.4, 0.1], [True, True, False, False], at=np.array([0.4, 0.41, 1.0]))
+    assert [rates.tolist() for rates in at[1:]] == [[0.5, 0.0, 0.0], [0.0, 0.5, 1.0]]         # 0.4 reaches 0.4
 
 
 @pytest.mark.parametrize(("scores", "labels", "eer"), [

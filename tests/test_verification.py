@@ -213,6 +213,8 @@ def test_a_narrow_recording_is_noted(trained, voice, tmp_path, capsys):
     flags = ["--verify", "--model_path", str(trained), "--enroll_path", str(voice), "--threshold", "-1"]
     assert model.main([*flags, "--verify_path", str(voice / "00.wav")]) == 0
     assert "note:" not in capsys.readouterr().err
+    soundfile.write(tmp_path / "8k.wav", wave[::2], 8000)
+    assert audio.bandwidth_notes(tmp_path / "8k.wav", 8000) == []         # at the model's own rate
     assert model.main([*flags, "--verify_path", str(tmp_path / "4k.wav")]) == 0
     assert "4k.wav is at 4000 Hz, below the model's 8000 Hz" in capsys.readouterr().err
     assert model.main([*flags, "--verify_path", str(tmp_path / "4k.wav"), "--json"]) == 0
