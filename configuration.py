@@ -34,14 +34,14 @@ class InputError(ValueError):
     Parameters
     ----------
     message : str
-        In the words of the command line.
+        In the words of the command line; line breaks in what it quotes become blanks.
     window : str, optional
         The same in the words of the window, where they differ.
     """
 
     def __init__(self, message, window=None):
-        super().__init__(message)
-        self.window = window or message
+        super().__init__(" ".join(message.splitlines()))
+        self.window = " ".join((window or message).splitlines())
 
 
 # ---- one flag ---------------------------------------------------------------------------------------------------
@@ -495,10 +495,11 @@ def read_json(path, parse=None):
     Raises
     ------
     InputError
-        If it is no JSON, or `parse` meets something else than it expects.
+        If it is no JSON that `write_json` could have written, or `parse` meets something else than it expects.
     """
     try:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        json_bytes(value)
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
@@ -540,5 +541,10 @@ def write_whole(path, write, private=False):
 
 def write_json(path, value, private=False):
     """Write a value as JSON, whole or not at all."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()), private)
+    content = json_bytes(value)
+    write_whole(path, lambda file: file.write(content), private)
+
+
+def json_bytes(value):
+    """Return a value as JSON; ValueError where it holds a number that is not finite, or half of a character."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

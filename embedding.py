@@ -9,6 +9,7 @@ a process of its own makes it with TensorFlow. Shapes: B sequences, K segments, 
 """
 import hashlib
 import json
+import lzma
 import os
 import pathlib
 import queue
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -32,6 +34,9 @@ EMBED_BATCH = 512            # segments embedded at a time
 PART = 32                    # sequences that one core embeds at a time
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 ORIGIN = "checkpoint.json"   # the member of the archive behind an exported encoder
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, LookupError, ValueError,
+              TypeError)            # what zipfile raises where an archive is damaged, and the reading of its member
+LARGEST_SLOPE = 1e9          # of a calibration: scores are float32
 
 
 # ---- the encoder ------------------------------------------------------------------------------------------------
@@ -144,8 +149,9 @@ def read_origin(path):
     try:
         with zipfile.ZipFile(path) as archive:
             origin = json.loads(archive.read(ORIGIN))
-        return origin if {"model_num", "sha256", "flags"} <= origin.keys() else {}
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
+        kinds = {"model_num": int, "sha256": str, "flags": dict}
+        return origin if all(type(origin[name]) is kind for name, kind in kinds.items()) else {}
+    except UNREADABLE:
         return {}
 
 
@@ -211,11 +217,12 @@ def read_model(model_path):
 
 def parse_config(stored):
     """Check the parts of a model's config.json that are used, and return it."""
-    for name, kind in (("flags", dict), ("training", list), ("validation", list), ("commands", list)):
-        if name == "flags" or name in stored:
-            kind(stored[name])
-            if type(stored[name]) is not kind:
-                raise ValueError(f"{name} is no {kind.__name__}")
+    if type(stored["flags"]) is not dict:
+        raise ValueError("flags is no dict")
+    for name in ("speakers", "training", "validation", "commands"):
+        texts = stored.get(name, [])
+        if type(texts) is not list or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{name} is no list of texts")
     return stored
 
 
@@ -298,7 +305,7 @@ def load_encoder(model_path, model_num=None):
     stored = load_config(model_path)
     number = choose_exported(model_path, model_num)
     encoder = Encoder(find_export(model_path, number))
-    flags = stored["flags"] if "ancestor" not in stored else encoder.origin["flags"]
+    flags = stored["flags"] if "ancestor" not in stored else encoder.origin.get("flags", {})
     return encoder, config_of(model_path, flags, number)
 
 
@@ -353,18 +360,21 @@ def read_thresholds(model_path):
 
 def parse_thresholds(stored):
     """Check what thresholds.json holds, and return it."""
-    numbers = [point[name] for point in stored.get("points", {}).values() for name in ("threshold", "far", "frr")]
-    numbers += [stored["calibration"][name] for name in ("scale", "offset") if "calibration" in stored]
-    curve = stored.get("curve", {"far": measures.CURVE, "frr": measures.CURVE})
-    numbers += [*curve["far"], *curve["frr"], stored["model_num"]]
-    best = stored.get("best")
-    numbers += [best["model_num"], best.get("valid_loss", 0)] if best else []
-    lengths = {len(curve["far"]), len(curve["frr"])}
-    if not np.isfinite(np.array(numbers, float)).all() or lengths != {len(measures.CURVE)}:
-        raise ValueError("its numbers are not finite, or too few")
-    if not isinstance(stored.get("source", ""), str) or any(isinstance(number, (str, bool)) for number in numbers):
-        raise ValueError("a text where a number must be, or the reverse")
-    return stored
+    points, best = stored["points"], stored.get("best") or {"model_num": 0}
+    curve = stored.get("curve", dict.fromkeys(("far", "frr"), [0.0] * len(measures.CURVE)))
+    rates = [point[name] for point in [points["eer"], *points.values()] for name in ("far", "frr")]
+    rates += [*curve["far"], *curve["frr"]]
+    calibration = [stored["calibration"][name] for name in ("scale", "offset") if "calibration" in stored]
+    others = [point["threshold"] for point in points.values()] + [best.get("valid_loss", 0)]
+    if any(type(number) not in (int, float) for number in rates + calibration + others):
+        raise ValueError("what must be a number is none")
+    if type(stored["model_num"]) is not int or type(best["model_num"]) is not int or type(stored["source"]) is not str:
+        raise ValueError("the number of a checkpoint is none, or the source is no text")
+    if not np.isfinite(np.array(others, float)).all() or any(abs(number) > LARGEST_SLOPE for number in calibration):
+        raise ValueError("its thresholds or its calibration are too large")
+    if not all(0 <= rate <= 1 for rate in rates) or {len(rates) for rates in curve.values()} != {len(measures.CURVE)}:
+        raise ValueError("its error rates are not from 0 to 1, or too few")
+    return {"best": None} | stored
 
 
 def load_thresholds(model_path, model_num):

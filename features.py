@@ -16,6 +16,10 @@ from audio import N_MELS
 from configuration import InputError, read_json, write_json, write_whole
 
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
+# How NumPy begins a file: version, length of the header, header. Of anything else its parser may warn.
+NPY_HEADER = re.compile(rb"\x93NUMPY[\1-\3]\0(..|....)\{'descr': '[^'\\]*', 'fortran_order': (True|False), "
+                        rb"'shape': \([0-9, ]*\), \} *\n", re.DOTALL)
+LARGEST = 1e30               # a number in features, so that the encoder can compute with it in float32
 
 
 # ---- names ------------------------------------------------------------------------------------------------------
@@ -88,6 +92,9 @@ class Speaker:
 def open_features(path, mmap_mode="r"):
     """Memory-map a feature file (K, 40, frames); InputError where it is anything else."""
     try:
+        with open(path, "rb") as file:
+            if not NPY_HEADER.match(file.read(4096)):
+                raise ValueError("its header is damaged, or NumPy did not write it")
         features = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
         fits = (features.ndim == 3 and features.shape[1] == N_MELS and features.dtype.kind == "f" and features.size)
     except FileNotFoundError as error:
@@ -100,14 +107,24 @@ def open_features(path, mmap_mode="r"):
     return features
 
 
+def usable(segments):
+    """Tell whether all numbers of features are finite, and not so large that the encoder's would not be."""
+    return bool(np.isfinite(segments).all() and (np.abs(segments) < LARGEST).all())
+
+
 def parse_record(record):
     """Check what the .json beside a speaker's features holds, and return it."""
-    kinds = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list}
+    kinds = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list,
+             "utterances": list}
     for name in kinds.keys() & record.keys():
         if type(record[name]) is not kinds[name]:
             raise ValueError(f"{name} is {record[name]!r}")
-    for name, number in record.get("ignored", {}).items():
-        int(number), str(name)
+    for name, number in [*record.get("ignored", {}).items(), ("segments", record.get("segments", 0))]:
+        if type(number) is not int or not 0 <= number < 2**53:
+            raise ValueError(f"{name} is {number!r}")
+    for path in record.get("recordings", []):
+        if not isinstance(path, str):
+            raise ValueError(f"{path!r} in recordings is no path")
     utterances = [parse_utterance(entry) for entry in record["utterances"]]
     first = 0
     for utterance in utterances:

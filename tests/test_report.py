@@ -17,7 +17,8 @@ import utils
 @pytest.fixture(scope="module")
 def tested(trained, made_features):
     """The findings of the test on the small corpus, with 3 enrolment utterances, and the flags."""
-    config = configuration.get_config(["--model_path", str(trained), "--test_path", str(made_features / "test"), "--M", "3"])
+    config = configuration.get_config(["--model_path", str(trained), "--test_path", str(made_features / "test"),
+                                       "--M", "3"])
     return evaluation_script.score_speakers(config), config
 
 
@@ -26,8 +27,8 @@ def report(trained, made_features, tmp_path_factory):
     """The report of the command with normalisation and embeddings."""
     folder = tmp_path_factory.mktemp("report")
     assert evaluation_script.main([
-        "--model_path", str(trained), "--test_path", str(made_features / "test"), "--M", "3", "--report_path", str(folder),
-        "--snorm", str(made_features / "train"), "--save_embeddings", str(folder / "embeddings.npz")]) == 0
+        "--model_path", str(trained), "--test_path", str(made_features / "test"), "--M", "3",
+        "--report_path", str(folder), "--snorm", str(made_features / "train"), "--save_embeddings", str(folder / "embeddings.npz")]) == 0
     return folder
 
 
