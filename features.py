@@ -18,8 +18,8 @@ from configuration import InputError, read_json, write_json, write_whole
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
 # How NumPy begins a file: version, length of the header, header. Of anything else its parser may warn.
 NPY_HEADER = re.compile(rb"\x93NUMPY[\1-\3]\0(..|....)\{'descr': '[^'\\]*', 'fortran_order': (True|False), "
-                        rb"'shape': \([0-9, ]*\), \} *\n", re.DOTALL)
-LARGEST = 1e30               # a number in features, so that the encoder can compute with it in float32
+                        rb"'shape': \(([0-9]+, )*([0-9]+,?)?\), \} *\n", re.DOTALL)
+LARGEST = 1e9                # of the numbers in features: the encoder computes with them in float32
 
 
 # ---- names ------------------------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ def report(trained, made_features, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     assert evaluation_script.main([
         "--model_path", str(trained), "--test_path", str(made_features / "test"), "--M", "3",
-        "--report_path", str(folder), "--snorm", str(made_features / "train"), "--save_embeddings", str(folder / "embeddings.npz")]) == 0
+        "--report_path", str(folder), "--snorm", str(made_features / "train"), "--save_embeddings",
+        str(folder / "embeddings.npz")]) == 0
     return folder
 
 
