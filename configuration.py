@@ -1,9 +1,5 @@
 """The flags, shared by every command, and what all commands do alike: errors, progress, Ctrl-C, files, TensorFlow.
 
-    python data_preprocess.py --raw_path DIR
-    python model.py --train True --speaker_number 16
-    python test.py --model_path ./model
-
 `get_config` parses; nothing is parsed at import. Names, meaning and defaults of the older flags are those of
 ngdangha/Speaker_Verification and its origin Janghyun1230/Speaker_Verification.
 """
@@ -35,15 +31,14 @@ class InputError(ValueError):
     Parameters
     ----------
     message : str
-        In the words of the command line.
+        In the words of the command line; line breaks in what it quotes become blanks.
     window : str, optional
         The same in the words of the window, where they differ.
     """
 
     def __init__(self, message, window=None):
-        message = " ".join(message.splitlines())            # some libraries tell in several
-        super().__init__(message)
-        self.window = window or message
+        super().__init__(" ".join(message.splitlines()))
+        self.window = " ".join((window or message).splitlines())
 
 
 # ---- one flag ---------------------------------------------------------------------------------------------------
@@ -500,10 +495,11 @@ def read_json(path, parse=None):
     Raises
     ------
     InputError
-        If it is no JSON, or `parse` meets something else than it expects.
+        If it is no JSON that `write_json` could have written, or `parse` meets something else than it expects.
     """
     try:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        json_bytes(value)
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
@@ -545,5 +541,10 @@ def write_whole(path, write, private=False):
 
 def write_json(path, value, private=False):
     """Write a value as JSON, whole or not at all."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()), private)
+    content = json_bytes(value)
+    write_whole(path, lambda file: file.write(content), private)
+
+
+def json_bytes(value):
+    """Return a value as JSON; ValueError where it holds a number that is not finite, or half of a character."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

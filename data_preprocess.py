@@ -165,8 +165,9 @@ def folder_totals(folder):
 
 def record_totals(record):
     """Return the numbers of one speaker's record, named as the summary shows them."""
-    numbers = collections.Counter(speakers=1, utterances=len(record["utterances"]), segments=record["segments"])
-    numbers.update({"speakers without speech": int(not record["segments"]), "seconds kept": 0.0,
+    segments = sum(entry["count"] for entry in record["utterances"])
+    numbers = collections.Counter(speakers=1, utterances=len(record["utterances"]), segments=segments)
+    numbers.update({"speakers without speech": int(not segments), "seconds kept": 0.0,
                     "seconds in too short utterances": 0.0})
     for entry in record["utterances"]:
         numbers["seconds heard"] += entry["seconds"]
@@ -174,7 +175,7 @@ def record_totals(record):
         numbers["seconds kept" if entry["count"] else "seconds in too short utterances"] += entry["speech_seconds"]
         if entry["dropped"]:
             numbers[f"dropped: {entry['dropped'].partition(':')[0]}"] += 1
-    for suffix, number in record["ignored"].items():
+    for suffix, number in record.get("ignored", {}).items():
         numbers[f"ignored: {suffix}"] += number
     return numbers
 

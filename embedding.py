@@ -9,6 +9,7 @@ a process of its own makes it with TensorFlow. Shapes: B sequences, K segments, 
 """
 import hashlib
 import json
+import lzma
 import os
 import pathlib
 import queue
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -32,6 +34,9 @@ EMBED_BATCH = 512            # segments embedded at a time
 PART = 32                    # sequences that one core embeds at a time
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 ORIGIN = "checkpoint.json"   # the member of the archive behind an exported encoder
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, LookupError, ValueError,
+              TypeError)            # what zipfile raises where an archive is damaged, and the reading of its member
+LARGEST_SLOPE = 1e9          # of a calibration: scores are float32
 
 
 # ---- the encoder ------------------------------------------------------------------------------------------------
@@ -99,7 +104,8 @@ class Encoder:
 
 def embed_rows(encoder, segments):
     """Return the unit vectors (K, D) of segments (K, 40, 180), of which the first 160 frames are read."""
-    frames = np.swapaxes(np.asarray(segments, np.float32)[..., :EMBED_FRAMES], 1, 2)
+    with np.errstate(over="ignore"):            # float64 may hold more; embed_speaker refuses what comes of it
+        frames = np.swapaxes(np.asarray(segments, np.float32)[..., :EMBED_FRAMES], 1, 2)
     return np.concatenate([np.asarray(encoder(frames[start:start + EMBED_BATCH]))
                            for start in range(0, len(frames), EMBED_BATCH)])
 
@@ -144,8 +150,9 @@ def read_origin(path):
     try:
         with zipfile.ZipFile(path) as archive:
             origin = json.loads(archive.read(ORIGIN))
-        return origin if {"model_num", "sha256", "flags"} <= origin.keys() else {}
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
+        kinds = {"model_num": int, "sha256": str, "flags": dict}
+        return origin if all(type(origin[name]) is kind for name, kind in kinds.items()) else {}
+    except UNREADABLE:
         return {}
 
 
@@ -211,11 +218,12 @@ def read_model(model_path):
 
 def parse_config(stored):
     """Check the parts of a model's config.json that are used, and return it."""
-    for name, kind in (("flags", dict), ("training", list), ("validation", list), ("commands", list)):
-        if name == "flags" or name in stored:
-            kind(stored[name])
-            if type(stored[name]) is not kind:
-                raise ValueError(f"{name} is no {kind.__name__}")
+    if type(stored["flags"]) is not dict:
+        raise ValueError("flags is no dict")
+    for name in ("speakers", "training", "validation", "commands"):
+        texts = stored.get(name, [])
+        if type(texts) is not list or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{name} is no list of texts")
     return stored
 
 
@@ -298,7 +306,7 @@ def load_encoder(model_path, model_num=None):
     stored = load_config(model_path)
     number = choose_exported(model_path, model_num)
     encoder = Encoder(find_export(model_path, number))
-    flags = stored["flags"] if "ancestor" not in stored else encoder.origin["flags"]
+    flags = stored["flags"] if "ancestor" not in stored else encoder.origin.get("flags", {})
     return encoder, config_of(model_path, flags, number)
 
 
@@ -353,21 +361,21 @@ def read_thresholds(model_path):
 
 def parse_thresholds(stored):
     """Check what thresholds.json holds, and return it."""
-    numbers = [point[name] for point in stored["points"].values() for name in ("threshold", "far", "frr")]
-    if stored.get("calibration"):
-        numbers += [stored["calibration"][name] for name in ("scale", "offset")]
-    for rates in stored.get("curve", {}).values():
-        numbers += rates
-        if len(rates) != len(measures.CURVE):
-            raise ValueError(f"the curve has {len(rates)} points, not {len(measures.CURVE)}")
-    numbers += [stored["model_num"], *(stored.get("best") or {}).values()]
-    if not all(type(number) in (int, float) and np.isfinite(number) for number in numbers):
-        raise ValueError("it holds something else than finite numbers")
-    if type(stored["source"]) is not str or stored.get("curve", {"far": 0, "frr": 0}).keys() != {"far", "frr"}:
-        raise ValueError("source or curve is not what it must be")
-    if stored.get("best"):
-        int(stored["best"]["model_num"])
-    return stored
+    points, best = stored["points"], stored.get("best") or {"model_num": 0}
+    curve = stored.get("curve", dict.fromkeys(("far", "frr"), [0.0] * len(measures.CURVE)))
+    rates = [point[name] for point in [points["eer"], *points.values()] for name in ("far", "frr")]
+    rates += [*curve["far"], *curve["frr"]]
+    calibration = [stored["calibration"][name] for name in ("scale", "offset") if "calibration" in stored]
+    others = [point["threshold"] for point in points.values()] + [best.get("valid_loss", 0)]
+    if any(type(number) not in (int, float) for number in rates + calibration + others):
+        raise ValueError("what must be a number is none")
+    if type(stored["model_num"]) is not int or type(best["model_num"]) is not int or type(stored["source"]) is not str:
+        raise ValueError("the number of a checkpoint is none, or the source is no text")
+    if not np.isfinite(np.array(others, float)).all() or any(abs(number) > LARGEST_SLOPE for number in calibration):
+        raise ValueError("its thresholds or its calibration are too large")
+    if not all(0 <= rate <= 1 for rate in rates) or {len(rates) for rates in curve.values()} != {len(measures.CURVE)}:
+        raise ValueError("its error rates are not from 0 to 1, or too few")
+    return {"best": None} | stored
 
 
 def load_thresholds(model_path, model_num):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import unicodedata
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from audio import N_MELS
 from configuration import InputError, read_json, write_json, write_whole
 
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
+LARGEST = 1e9                # of the numbers in features: the encoder computes with them in float32
 
 
 # ---- names ------------------------------------------------------------------------------------------------------
@@ -88,7 +90,9 @@ class Speaker:
 def open_features(path, mmap_mode="r"):
     """Memory-map a feature file (K, 40, frames); InputError where it is anything else."""
     try:
-        features = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")         # of headers as Python 2 wrote them, and damaged ones seem to be
+            features = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
         fits = (features.ndim == 3 and features.shape[1] == N_MELS and features.dtype.kind == "f" and features.size)
     except FileNotFoundError as error:
         raise InputError(f"{path} is gone") from error
@@ -100,14 +104,24 @@ def open_features(path, mmap_mode="r"):
     return features
 
 
+def is_usable(segments):
+    """Tell whether all numbers of features are finite, and not so large that the encoder's would not be."""
+    return bool(np.isfinite(segments).all() and (np.abs(segments) < LARGEST).all())
+
+
 def parse_record(record):
     """Check what the .json beside a speaker's features holds, and return it."""
-    kinds = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list}
+    kinds = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list,
+             "utterances": list}
     for name in kinds.keys() & record.keys():
         if type(record[name]) is not kinds[name]:
             raise ValueError(f"{name} is {record[name]!r}")
-    for name, number in record.get("ignored", {}).items():
-        int(number), str(name)
+    for name, number in [*record.get("ignored", {}).items(), ("segments", record.get("segments", 0))]:
+        if type(number) is not int or not 0 <= number < 2**53:
+            raise ValueError(f"{name} is {number!r}")
+    for path in record.get("recordings", []):
+        if not isinstance(path, str):
+            raise ValueError(f"{path!r} in recordings is no path")
     utterances = [parse_utterance(entry) for entry in record["utterances"]]
     first = 0
     for utterance in utterances:

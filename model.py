@@ -97,6 +97,8 @@ def adopt_base(config):
     stored = embedding.load_config(base)
     if config.restore and "ancestor" in stored:
         raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
+    if config.restore and not {"commands", "normalisation", "validation"} <= stored.keys():
+        raise InputError(f"{base}/config.json is damaged, this run cannot go on; start one with --init_from {base}")
     embedding.choose_checkpoint(base)
     kept = flags_stored("features", "model")
     if config.restore:

@@ -27,10 +27,11 @@ def channel_statistics(speakers, rng):
     """Return mean and standard deviation (F,) of each mel channel over up to 20 segments of every speaker."""
     count, total, squares = 0, np.zeros(N_MELS), np.zeros(N_MELS)
     for speaker in speakers:
-        features = speaker.load()
-        sample = np.asarray(features[np.sort(rng.permutation(len(features))[:20])], np.float64)
-        if not np.isfinite(sample).all():
+        segments = speaker.load()
+        sample = segments[np.sort(rng.permutation(len(segments))[:20])]
+        if not features.is_usable(sample):
             raise InputError(f"{speaker.path} holds numbers that are not finite: preprocess this speaker again")
+        sample = np.asarray(sample, np.float64)
         count += sample.shape[0] * sample.shape[2]
         total += sample.sum(axis=(0, 2))
         squares += np.square(sample).sum(axis=(0, 2))
@@ -417,8 +418,20 @@ class History:
     def __init__(self, path, iteration):
         self.path, self.rows = path, []
         if iteration and path.exists():
+            self.rows = [row for row in self.read(path) if int(row["iteration"]) <= iteration]
+
+    def read(self, path):
+        """Return the rows of a history.csv; InputError where it is damaged."""
+        try:
             with open(path, newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+                rows = [{name: row[name] for name in self.FIELDS} for row in csv.DictReader(file)]
+            for row in rows:
+                numbers = [float(row[name]) for name in self.FIELDS if row[name] or not name.startswith("valid")]
+                if int(row["iteration"]) < 0 or not all(map(math.isfinite, numbers)):
+                    raise ValueError("a number is out of its range")
+        except (ValueError, TypeError, LookupError, csv.Error) as error:
+            raise InputError(f"{path} is damaged ({error}): delete it, it only shows the course of training") from error
+        return rows
 
     @property
     def last(self):

@@ -252,7 +252,7 @@ class Verifier:
         speaker = features.read_speaker(path, described=bool(settings))
         self.notes += features.check_features([speaker], settings, self.settings, path)
         segments = speaker.load()
-        if not np.isfinite(segments).all():
+        if not features.is_usable(segments):
             raise InputError(f"{path} holds numbers that are not finite: make it again")
         row_seconds = 0.0 if settings else segments.shape[2] * self.config.hop      # an ancestor's row is all speech
         for utterance in speaker.utterances:

@@ -47,3 +47,17 @@ def test_an_ancestors_folder_counts_rows_as_utterances(tmp_path):
 def test_an_empty_folder_names_the_remedy(tmp_path):
     with pytest.raises(InputError, match=r"python data_preprocess\.py --raw_path"):
         features.load_features(tmp_path)
+
+
+def test_every_setting_must_be_the_models(write_features):
+    speakers, settings = features.load_features(write_features([[1]]))
+    assert features.check_features(speakers, settings, settings, "folder") == []
+    for name, value in settings.items():
+        with pytest.raises(InputError, match=f"--{name} is|was made with --{name} {value}, the model with {value + 1}"):
+            features.check_features(speakers, settings | {"tisv_frame": 180}, settings | {name: value + 1}, "folder")
+
+
+def test_speakers_without_speech_have_a_description_and_no_features(write_features):
+    folder = write_features([[1], [2], [1]])
+    (folder / "s1.npy").unlink()
+    assert features.speakers_without_speech(folder) == ["s1"]

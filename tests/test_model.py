@@ -214,8 +214,9 @@ def test_a_run_that_goes_on_with_other_speakers_says_so(made_features, tmp_path,
 def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_features, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("Check_Point"))
-    configuration.write_json(folder / "thresholds.json", {"model_num": 5, "points": {}, "source": "a deleted run",
-                                                          "best": {"model_num": 5, "valid_loss": -1.0}})
+    configuration.write_json(folder / "thresholds.json", {
+        "model_num": 5, "points": {"eer": {"threshold": 0, "far": 0, "frr": 0}}, "source": "a deleted run",
+        "best": {"model_num": 5, "valid_loss": -1.0}})
     assert model.main(train_flags(made_features, folder, "--iteration", 4)) == 0
     assert load_encoder(folder)[1].model_num == 4
     assert embedding.load_thresholds(folder, 4)["best"]["model_num"] == 4
@@ -312,6 +313,7 @@ def test_scores_are_those_of_a_plain_loop(trained, made_features):
     speakers, _ = features.load_features(made_features / "test")
     evaluation = evaluate(encoder, speakers, 4)
     assert evaluation.scores.shape == evaluation.labels.shape == (6, 3)
+    assert evaluation.embedded_seconds == pytest.approx(sum(u.speech_seconds for s in speakers for u in s.utterances))
     centroids = {}
     for speaker in speakers:
         rows = [speaker.load()[u.first:u.first + u.count] for u in speaker.utterances[:4]]

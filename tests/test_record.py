@@ -285,6 +285,12 @@ def test_a_damaged_description_can_be_replaced_and_forgotten(enrol, here, corpus
         "recordings": [str(here / "precious.txt")]})
     assert record.main(["--forget", "--speaker", "anna"]) == 0
     assert files(here) == ["precious.txt"]                           # a recording of anna lies in anna's folder
+    assert enrol(voice) == 0
+    (here / "precious.wav").touch()
+    configuration.write_json(here / "enroll" / "anna.json", description(here, "anna") | {
+        "recordings": [str(here / "precious.wav")]})
+    assert record.main(["--forget", "--speaker", "anna"]) == 0
+    assert files(here) == ["precious.txt", "precious.wav"]
 
 
 # ---- the microphone ---------------------------------------------------------------------------------------------

@@ -253,6 +253,8 @@ def test_a_session_without_speech_does_not_take_the_place_of_the_probes():
 
 
 def test_validation_speakers_have_more_than_m_utterances(write_features):
+    just_m, _ = features.load_features(write_features([[1, 1]] * 6, "just_m"))       # no probe would be left
+    assert utils.split_validation(just_m, 2, ratio=0.5, rng=np.random.default_rng(0))[1] == []
     speakers, _ = features.load_features(write_features([[1, 1, 1]] * 6 + [[5]] * 4))
     training, validation = utils.split_validation(speakers, 2, ratio=0.5, rng=np.random.default_rng(0))
     assert len(validation) == 3
