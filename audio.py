@@ -73,7 +73,7 @@ def import_librosa():
     finally:
         Deferred.loading = False
         for name in absent:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
     return librosa
 
 

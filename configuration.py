@@ -136,7 +136,7 @@ def flags():
 
 def add_path_flags(add):
     """Add the flags of where data lie and who is tested."""
-    add("raw_path", "./raw_data", "audio, one folder per speaker", readers="data_preprocess test record gui")
+    add("raw_path", "./raw_data", "audio, one folder per speaker", readers=EVERYONE)
     add("train_path", "./train_tisv", "features of the training speakers", readers="data_preprocess model",
         stored="progress")
     add("test_path", "./test_tisv", "features of the test speakers", readers="data_preprocess model test")
@@ -253,7 +253,7 @@ def add_recording_flags(add):
         readers="record gui")
     add("list_devices", False, "list the microphones and end")
     add("input", None, "take this recording instead of the microphone", metavar="FILE")
-    add("replace", False, "drop what the speaker has enrolled before")
+    add("replace", False, "drop what the speaker has enrolled before", readers="record gui")
     add("forget", False, "delete the speaker's enrolment and kept recordings, and end",
         excludes=("replace", "input", "keep_recording"))
     add("keep_recording", False, "keep the enrolled recording as WAV in --raw_path", readers="record gui")

@@ -62,14 +62,14 @@ class Encoder:
         try:
             with configuration.quiet_libraries():           # LiteRT tells of its delegate once
                 self.idle.put(self.interpreter())
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"{path} cannot be read as an encoder: {str(error).splitlines()[0]}") from error
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise InputError(f"{path} cannot be read as an encoder: {error}") from error
         self.workers = ThreadPoolExecutor(self.cores, "encoder")
 
     @property
     def sha256(self):
-        """The fingerprint of all weights."""
-        return hashlib.sha256(self.content).hexdigest()
+        """The fingerprint of all weights, without the archive that tells where they come from."""
+        return hashlib.sha256(self.content.rpartition(b"PK\3\4")[0] or self.content).hexdigest()
 
     def interpreter(self):
         """Return a new interpreter, which has buffers of its own, and the numbers of its input and output."""
@@ -167,7 +167,8 @@ def checkpoint_sha256(model_path, number):
 def export_paths(model_path, number):
     """Return where the exported encoder of a checkpoint may lie: in the model folder, or in the user's cache."""
     own = pathlib.Path(model_path, "encoder.tflite")
-    if number != choose_checkpoint(model_path):
+    best = (read_thresholds(model_path) or {}).get("best") or {"model_num": checkpoint_numbers(model_path)[-1]}
+    if number != best["model_num"]:
         own = pathlib.Path(f"{checkpoint_path(model_path, number)}.tflite")
     cache = platformdirs.user_cache_path("ge2e-speaker-verification")
     return own, cache / f"{checkpoint_sha256(model_path, number)}.tflite"
@@ -205,7 +206,7 @@ def make_export(model_path, number, path):
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"the export ended with {done.returncode}"]
-        return lines[-1].removeprefix("error: ")
+        return lines[-1].removeprefix("error: ").removeprefix("configuration.InputError: ")
     return ""
 
 
@@ -265,8 +266,12 @@ def choose_checkpoint(model_path, model_num=None):
 def choose_exported(model_path, model_num=None):
     """Return the number of the checkpoint to listen with; a folder that only listens has encoder.tflite alone."""
     number = read_origin(pathlib.Path(model_path, "encoder.tflite")).get("model_num")
-    if checkpoint_numbers(model_path) or number is None or model_num not in (None, number):
+    if checkpoint_numbers(model_path) or not pathlib.Path(model_path, "encoder.tflite").exists():
         return choose_checkpoint(model_path, model_num)
+    if number is None or model_num not in (None, number):
+        holds = "is damaged" if number is None else f"is of checkpoint {number}, not of {model_num}"
+        raise InputError(f"--model_path is {model_path}: its encoder.tflite {holds}, and there is no checkpoint to "
+                         "export it from")
     return number
 
 

@@ -202,10 +202,9 @@ class Settings:
     def show_devices(self, devices):
         """List the microphones, none if there is none; the one that was chosen stays so if it is still there."""
         names = [f"{device.number}: {device.name}" for device in devices]
-        shown = self.device.get()
         if not devices:
             self.device.set("No microphone")
-        elif shown not in (self.typed, *names):
+        elif self.device.get() not in (self.typed, *names):
             self.device.set(DEFAULT_DEVICE)
         self.numbers = [None, *(device.number for device in devices)]
         values = (DEFAULT_DEVICE, *names)
@@ -243,6 +242,7 @@ class Speakers:
         self.list.grid(row=1, columnspan=2, sticky="nsew", pady=(0, gap))
         self.list.bind("<<TreeviewSelect>>", lambda event: (self.name.set(self.chosen() or self.name.get()),
                                                             app.update()))
+        self.list.bind("<Return>", lambda event: app.probe.record_button.invoke())
         self.new_button = ttk.Button(pane, text="New speaker", command=self.new_speaker)
         self.forget_button = ttk.Button(pane, text="Forget …", command=app.forget)
         lay_side_by_side(2, self.new_button, self.forget_button)

@@ -60,7 +60,8 @@ def train(config):
         encoder.deviation.assign(deviation)
     trainer = Trainer(config, encoder, training, validation)
     if not config.restore:
-        pathlib.Path(config.model_path, "thresholds.json").unlink(missing_ok=True)         # of a run that was deleted
+        for name in ("thresholds.json", "encoder.tflite"):                                  # of a run that was deleted
+            pathlib.Path(config.model_path, name).unlink(missing_ok=True)
     notes += membership_notes(config, stored, training)
     write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
     for line in training_summary(encoder, config, training, validation) + notes:

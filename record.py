@@ -70,10 +70,13 @@ def devices(rescan=False):
     PortAudio looks for them once; `rescan` lets it look again, which no recording may run beside.
     """
     sounddevice = portaudio()
-    if rescan:
-        with configuration.quiet_libraries():
-            sounddevice._terminate()
-            sounddevice._initialize()
+    if rescan and "microphone" not in {thread.name for thread in threading.enumerate()}:     # it may hang in a driver
+        try:
+            with configuration.quiet_libraries():
+                sounddevice._terminate()
+                sounddevice._initialize()
+        except sounddevice.PortAudioError as error:
+            raise InputError(f"PortAudio finds no microphones: {error}") from error
     default = sounddevice.default.device[0]
     found = [Device(entry["index"], entry["name"], entry["default_samplerate"], entry["index"] == default)
              for entry in sounddevice.query_devices() if entry["max_input_channels"]]
@@ -123,7 +126,7 @@ def record(seconds, sr, device=None, on_level=None, cancelled=None):
     """
     blocks, done, wanted = queue.Queue(), threading.Event(), round(seconds * sr)
     # A driver that hangs cannot be stopped; a daemon thread can be left behind.
-    thread = threading.Thread(target=capture_blocks, args=(blocks, done, sr, device), daemon=True)
+    thread = threading.Thread(target=capture_blocks, args=(blocks, done, sr, device), name="microphone", daemon=True)
     with configuration.quiet_libraries():
         thread.start()
         try:

@@ -17,7 +17,7 @@ import features
 import model
 import verification
 from configuration import InputError
-from encoder import load_encoder, trainable_numbers
+from encoder import export, load_encoder, trainable_numbers
 
 
 def test_embed_reads_160_frames_and_averages_unit_vectors():
@@ -159,6 +159,21 @@ def test_another_number_has_an_export_of_its_own(copied):
     assert (copied / "Check_Point" / "model.ckpt-99.tflite").exists()
 
 
+def test_a_number_is_taken_where_the_best_one_is_gone(copied):
+    best = embedding.choose_checkpoint(copied)
+    for path in (copied / "Check_Point").glob(f"model.ckpt-{best}.*"):
+        path.rename(path.with_name(path.name.replace(f"-{best}.", "-99.")))
+    assert embedding.load_encoder(copied, 99)[1].model_num == 99
+
+
+def test_the_fingerprint_is_that_of_the_weights(copied, tmp_path):
+    """The same weights, whatever checkpoint file they were exported from."""
+    again = tmp_path / "again.tflite"
+    export(load_encoder(copied)[0], again, tmp_path, 7)
+    assert again.read_bytes() != (copied / "encoder.tflite").read_bytes()
+    assert embedding.Encoder(again).sha256 == embedding.Encoder(copied / "encoder.tflite").sha256
+
+
 def test_where_the_model_cannot_be_written_the_cache_keeps_the_export(copied, tmp_path, monkeypatch):
     (copied / "encoder.tflite").unlink()
     monkeypatch.setattr(embedding, "writable", lambda path: "cache" in path.parts)      # root may write everywhere
@@ -176,7 +191,7 @@ def test_a_folder_may_hold_the_export_alone(copied):
     encoder, config = embedding.load_encoder(copied)
     assert config.model_num == expected
     assert weights_of(encoder).shape == (8,)
-    with pytest.raises(InputError, match="there is no checkpoint"):
+    with pytest.raises(InputError, match=f"is of checkpoint {expected}, not of {expected + 1}"):
         embedding.load_encoder(copied, expected + 1)
 
 
@@ -184,7 +199,7 @@ def test_a_damaged_export_is_one_line(copied):
     shutil.rmtree(copied / "Check_Point")
     content = (copied / "encoder.tflite").read_bytes()
     (copied / "encoder.tflite").write_bytes(content[:1000])
-    with pytest.raises(InputError, match="there is no checkpoint"):          # it does not tell which it is
+    with pytest.raises(InputError, match=r"its encoder\.tflite is damaged"):         # it does not tell which it is
         embedding.load_encoder(copied)
     (copied / "encoder.tflite").write_bytes(b"junk" + content[-400:])
     with pytest.raises(InputError, match="cannot be read as an encoder"):

@@ -285,6 +285,14 @@ def test_the_error_rates_follow_the_threshold(ana_and_bo):
     assert app.threshold.value == 0.7
 
 
+def test_enter_on_a_speaker_records(ana_and_bo):
+    choose(ana_and_bo, "Ana")
+    ana_and_bo.speakers.list.focus_force()
+    ana_and_bo.speakers.list.event_generate("<Return>")
+    wait(ana_and_bo, lambda: ana_and_bo.heard)
+    assert card(ana_and_bo)[0] == "Same person"
+
+
 def test_who_is_it_shows_everybody_best_first(ana_and_bo):
     app = ana_and_bo
     app.probe.question.set("who")

@@ -217,8 +217,9 @@ def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_feature
     configuration.write_json(folder / "thresholds.json", {
         "model_num": 5, "points": {"eer": {"threshold": 0, "far": 0, "frr": 0}}, "source": "a deleted run",
         "best": {"model_num": 5, "valid_loss": -1.0}})
+    assert (folder / "encoder.tflite").exists()
     assert model.main(train_flags(made_features, folder, "--iteration", 4)) == 0
-    assert load_encoder(folder)[1].model_num == 4
+    assert load_encoder(folder)[1].model_num == embedding.read_origin(folder / "encoder.tflite")["model_num"] == 4
     assert embedding.load_thresholds(folder, 4)["best"]["model_num"] == 4
 
 
