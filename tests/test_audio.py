@@ -29,7 +29,8 @@ VOICE = {"sr": 8000, "window": 0.025, "hop": 0.01, "top_db": 30.0}
     ("a.wav", {"subtype": "PCM_24"}), ("a.wav", {"subtype": "PCM_32"}), ("a.wav", {"subtype": "FLOAT"}),
     ("a.wav", {"subtype": "ULAW"}),
     ("a.flac", {}), ("a.ogg", {"subtype": "VORBIS"}), ("a.opus", {"subtype": "OPUS", "format": "OGG"}), ("a.mp3", {}),
-    ("a.aiff", {}), ("a.au", {})])
+    ("a.aiff", {}), ("a.au", {}), ("a.aif", {"format": "AIFF"}), ("a.snd", {"format": "AU"}),
+    ("a.oga", {"subtype": "VORBIS", "format": "OGG"}), ("a.wave", {"format": "WAV"}), ("a.sph", {"format": "NIST"})])
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (48000, 2)])
 def test_every_format_becomes_the_same_tone(tmp_path, name, options, rate, channels):
     soundfile.write(tmp_path / name, np.repeat(tone(1.5, rate)[:, None], channels, axis=1), rate, **options)
@@ -275,3 +276,86 @@ threads = [threading.Thread(target=hear) for _ in range(8)]
 print(found)
 """
     assert in_a_new_process(code) == f"{[8000] * 8}\n"
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_lacks_just_its_last_page_is_refused(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.ogg", 0.1 * np.random.default_rng(0).standard_normal(48000), 16000, subtype)
+    raw = (tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "a.ogg").write_bytes(raw[:raw.rindex(b"OggS")])
+    with pytest.raises(InputError, match="is cut short: its last Ogg page is missing"):
+        audio.load_audio(tmp_path / "a.ogg", 16000)
+
+
+def test_a_lower_rate_is_noted_and_the_models_own_is_not(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(0.1, 8000), 8000)
+    (tmp_path / "b.wav").write_bytes(b"not audio at all")
+    assert audio.bandwidth_notes(tmp_path / "a.wav", 8000) == []
+    note, = audio.bandwidth_notes(tmp_path / "a.wav", 8001)
+    assert "a.wav is at 8000 Hz, below the model's 8001 Hz" in note
+    assert audio.bandwidth_notes(tmp_path / "b.wav", 8000) == audio.bandwidth_notes(tmp_path / "c.wav", 8000) == []
+
+
+def test_the_level_is_that_of_a_root_mean_square():
+    assert audio.level_db(np.array([0.5, -0.5])) == pytest.approx(-6.0206, abs=1e-4)
+    assert audio.level_db(tone(1)) == pytest.approx(-9.0309, abs=1e-3)         # a sine of 0.5: 3 dB below
+    assert audio.level_db(np.zeros(8)) == pytest.approx(-120)
+
+
+def test_log_mel_of_silence_is_minus_6():
+    found = audio.log_mel(np.zeros(800, np.float32), sr=8000, nfft=512, window=0.025, hop=0.01)
+    np.testing.assert_allclose(found, -6, atol=1e-5)
+
+
+@pytest.mark.parametrize("sr", [8000, 16000])
+def test_a_mel_channel_hears_its_centre_best(sr):
+    peaks = librosa.filters.mel(sr=sr, n_fft=2**15, n_mels=40).argmax(axis=1) * sr / 2**15
+    np.testing.assert_allclose(audio.mel_centres(sr), peaks, atol=sr / 2**15)
+
+
+def test_a_recording_tells_its_seconds_and_those_of_speech(tmp_path):
+    gap = np.zeros(8000, np.float32)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([gap, tone(0.7, 8000), gap]), 8000)
+    cuts, entry = audio.read_utterance(tmp_path / "a.wav", CONFIG)
+    assert cuts.shape == (1, 40, 180)
+    assert entry["seconds"] == 2.7
+    assert 0.7 <= entry["speech_seconds"] <= 0.76
+    assert entry["dropped"] == ""
+    (tmp_path / "b.wav").write_bytes(b"not audio at all")
+    assert audio.read_utterance(tmp_path / "b.wav", CONFIG)[1]["dropped"].startswith("cannot be read: ")
+
+
+def test_what_counts_as_speech_is_a_flag(tmp_path):
+    """A tone, and one 40 dB below it, which 30 dB leave out and 50 dB take in."""
+    wave = np.concatenate([tone(1, 8000), 0.01 * tone(1, 8000)])
+    for top_db, seconds in ((30, 1), (50, 2)):
+        _, found = audio.speech_frames(wave, configuration.get_config(["--top_db", str(top_db)]))
+        assert found == pytest.approx(seconds, abs=0.05)
+
+
+def test_linked_folders_are_read_and_a_missing_one_is_an_error(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.wav").touch()
+    (tmp_path / "speaker").mkdir()
+    (tmp_path / "speaker" / "link").symlink_to(tmp_path / "elsewhere")
+    assert audio.audio_files(tmp_path / "speaker")[0] == ["link/1.wav"]
+    with pytest.raises(FileNotFoundError):                         # as a folder that must not be read would
+        audio.audio_files(tmp_path / "nowhere")
+
+
+def test_voiced_frames_equal_a_plain_loop():
+    """A frame of 25 ms around each 10 ms is speech where it lies less than 30 dB below the loudest."""
+    rng = np.random.default_rng(0)
+    wave = (np.repeat(10 ** rng.uniform(-4, 0, 100), 80) * rng.uniform(-1, 1, 8000)).astype(np.float32)
+    padded = np.pad(wave, 100)
+    levels = np.array([10 * np.log10(np.mean(padded[start:start + 200] ** 2)) for start in range(0, 8001, 80)])
+    kept = [wave[80 * frame:80 * frame + 80] for frame in np.flatnonzero(levels > levels.max() - 30)]
+    assert 20 < len(kept) < 90
+    np.testing.assert_array_equal(audio.voiced(wave, **VOICE), np.concatenate(kept))
+
+
+@pytest.mark.parametrize(("decibels", "steady"), [(1.9, True), (2.1, False)])
+def test_steady_is_a_deviation_below_2_db(decibels, steady):
+    """Levels that lie this far above and below their mean, whatever each channel does."""
+    levels = decibels / 10 * np.tile([1, -1], 90) + np.linspace(-5, 0, 40)[:, np.newaxis]
+    assert audio.is_steady(levels[np.newaxis].astype(np.float32)) == steady

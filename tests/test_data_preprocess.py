@@ -289,3 +289,101 @@ def test_features_that_were_deleted_are_made_again(tmp_path):
 def test_two_folders_of_one_name_are_refused(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["Ame\u0301lie", "Am\u00e9lie"])
     assert "are one speaker's name: rename one of them" in fails(data_preprocess.main, *flags(raw, tmp_path))
+
+
+def test_a_description_of_another_program_is_left_alone(tmp_path, fails):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    configuration.write_json(tmp_path / "train" / "a.json", {"utterances": []})
+    assert "a.json was not made by data_preprocess.py: name a new folder" in fails(
+        data_preprocess.main, *flags(raw, tmp_path, "--test_ratio", 0))
+    assert configuration.read_json(tmp_path / "train" / "a.json") == {"utterances": []}
+
+
+@pytest.mark.parametrize("change", ["time", "size", "settings", "gone"])
+def test_features_are_made_again_where_their_origin_changed(tmp_path, change):
+    raw = make_speakers(tmp_path / "raw", ["a"], files=2)
+    config, path = configuration.get_config([]), raw / "a" / "0.wav"
+    os.utime(path, ns=(0, 5_000_000_000))
+    first = data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
+    before = np.load(tmp_path / "out" / "a.npy", allow_pickle=False)
+    configuration.write_json(tmp_path / "out" / "a.json", first | {"note": "as it was"})
+    assert "note" in data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
+    if change in ("time", "size"):
+        soundfile.write(path, tone(1.0 if change == "time" else 1.5, 8000, 900), 8000)
+        os.utime(path, ns=(0, 5_000_000_000 + 100 * (change == "time")))
+    elif change == "settings":
+        config.sr = 16000
+    else:
+        (tmp_path / "out" / "a.npy").unlink()
+    again = data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
+    after = np.load(tmp_path / "out" / "a.npy", allow_pickle=False)
+    assert "note" not in again
+    assert again["settings"] == features.feature_settings(config)
+    assert np.array_equal(before, after) == (change == "gone")
+
+
+def test_a_speaker_does_not_move_from_train_to_test(tmp_path, fails):
+    make_speakers(tmp_path / "raw" / "train", ["a", "b"])
+    make_speakers(tmp_path / "raw" / "test", ["c"])
+    assert preprocess(tmp_path / "raw", tmp_path) == 0
+    make_speakers(tmp_path / "later" / "train", ["d"])
+    make_speakers(tmp_path / "later" / "test", ["a"])
+    assert "speaker a is in train and test" in fails(data_preprocess.main, *flags(tmp_path / "later", tmp_path))
+    make_speakers(tmp_path / "last" / "train", ["c"])
+    make_speakers(tmp_path / "last" / "test", ["e"])
+    assert "speaker c is in train and test" in fails(data_preprocess.main, *flags(tmp_path / "last", tmp_path))
+
+
+def test_one_folder_by_two_names_is_not_train_and_test(tmp_path, fails):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    (tmp_path / "link").symlink_to(tmp_path / "train")
+    assert "are both" in fails(data_preprocess.main, *flags(raw, tmp_path, "--test_path", tmp_path / "link"))
+
+
+def test_audio_to_test_is_cached_by_place_and_settings(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first, second = (make_speakers(tmp_path / name / "raw", ["a", "b"]) for name in ("one", "two"))
+    (first / "b" / "broken.wav").write_bytes(b"junk")
+    make_speakers(tmp_path / "split" / "train", ["c"])
+    make_speakers(tmp_path / "split" / "test", ["d"])
+
+    def cached(raw, *argv):
+        return data_preprocess.cached_features(configuration.get_config(["--raw_path", str(raw), "--jobs", "1", *argv]))
+
+    folder, names = cached(first)
+    assert names == {"a", "b"}                                          # all, whatever the ratio of a split
+    assert "broken.wav cannot be read" in capsys.readouterr().err
+    stamp = (folder / "a.npy").stat().st_mtime_ns
+    assert cached(first)[0] == folder
+    assert (folder / "a.npy").stat().st_mtime_ns == stamp
+    assert len({folder, cached(second)[0], cached(first, "--sr", "16000")[0]}) == 3
+    assert features.load_features(cached(first, "--sr", "16000")[0])[1]["sr"] == 16000
+    assert cached(tmp_path / "split")[1] == {"d"}
+
+
+def test_the_totals_by_hand():
+    """5 s with 4 s of speech in two segments, 1 s with 0.25 s, 2 s of silence, a file that cannot be read."""
+    utterances = [{"seconds": seconds, "speech_seconds": speech, "count": count, "dropped": dropped}
+                  for seconds, speech, count, dropped in (
+                      (5.0, 4.0, 2, ""), (1.0, 0.25, 0, "holds under 0.5 s of speech"), (2.0, 0.0, 0, "is silent"),
+                      (0.0, 0.0, 0, "cannot be read: File contains no data"))]
+    totals = data_preprocess.record_totals({"segments": 2, "utterances": utterances, "ignored": {".txt": 3}})
+    assert totals == {
+        "speakers": 1, "speakers without speech": 0, "utterances": 4, "segments": 2, "seconds heard": 8.0,
+        "seconds of pauses": 3.75, "seconds in too short utterances": 0.25, "seconds kept": 4.0,
+        "dropped: holds under 0.5 s of speech": 1, "dropped: is silent": 1, "dropped: cannot be read": 1,
+        "ignored: .txt": 3}
+    assert data_preprocess.record_totals({"segments": 0, "utterances": utterances[1:], "ignored": {}})[
+        "speakers without speech"] == 1
+    lines = data_preprocess.totals_table({"train": totals, "test": totals + totals}).splitlines()
+    assert lines[0].split() == ["train", "test"]
+    assert "seconds of pauses" + 23 * " " + f"{'4':>12}{'8':>12}" in lines
+    assert lines[-1] == f"{'ignored: .txt':40}{'3':>12}{'6':>12}"
+
+
+def test_a_corpus_may_move(tmp_path):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
+    raw.rename(tmp_path / "moved")
+    assert preprocess(tmp_path / "moved", tmp_path) == 0                # the same files: nothing to do, nothing refused
+    assert [speaker.name for speaker in features.load_features(tmp_path / "train")[0]] == ["a"]

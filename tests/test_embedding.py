@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +15,9 @@ from test_encoder import loop_encoder, small_encoder
 import configuration
 import embedding
 import features
+import measures
 import model
+import utils
 import verification
 from configuration import InputError
 from encoder import export, load_encoder, trainable_numbers
@@ -257,3 +260,89 @@ def test_what_needs_tensorflow_says_so_in_one_line(run_without_tensorflow, copie
     assert (done.returncode, len(lines)) == (2, 1)
     assert f"--model_path is {copied}: its encoder.tflite is missing" in lines[0]
     assert needed in lines[0]
+
+
+def evaluation_of(targets, others):
+    """Return an Evaluation of one probe per score against two enrolled speakers, a's and b's."""
+    scores = np.stack([targets, others], axis=1)
+    probes = [("a", str(number)) for number in range(len(targets))]
+    return utils.Evaluation(["a", "b"], probes, scores, np.tile([True, False], (len(targets), 1)), 1, 1.0, 1.0)
+
+
+def test_the_stored_curve_and_points_equal_a_plain_loop(tmp_path):
+    targets, others = [0.912, 0.703, -0.101, 0.333], [-0.707, -0.303, 0.404, -0.512]
+    evaluation = evaluation_of(targets, others)
+    embedding.store_thresholds(tmp_path, 7, evaluation, "two people", best={"model_num": 5, "valid_loss": 0.25})
+    stored = embedding.load_thresholds(tmp_path, 7)
+    for number in range(401):
+        threshold = -1 + number / 200
+        assert stored["curve"]["far"][number] == sum(score >= threshold for score in others) / 4
+        assert stored["curve"]["frr"][number] == sum(score < threshold for score in targets) / 4
+    assert stored["points"]["eer"] == {"threshold": 0.333, "far": 0.25, "frr": 0.25}
+    assert stored["source"] == "two people"
+    calibration = stored["calibration"]
+    assert measures.calibrate(evaluation.scores, evaluation.labels) == (calibration["scale"], calibration["offset"])
+    embedding.store_thresholds(tmp_path, 8, evaluation, "others")
+    assert embedding.load_thresholds(tmp_path, 8)["best"] == {"model_num": 5, "valid_loss": 0.25}   # it stays the best
+
+
+def test_thresholds_of_another_checkpoint_are_not_used(tmp_path):
+    assert embedding.load_thresholds(tmp_path, 7) is None
+    embedding.store_thresholds(tmp_path, 7, evaluation_of([0.9], [0.1]), "two people")
+    assert embedding.load_thresholds(tmp_path, 7)["model_num"] == 7
+    assert embedding.load_thresholds(tmp_path, 8) is None
+
+
+def test_the_checkpoint_is_the_one_asked_for_the_best_or_the_last(tmp_path):
+    (tmp_path / "Check_Point").mkdir()
+    for number in (20, 100, 3):
+        (tmp_path / "Check_Point" / f"model.ckpt-{number}.index").touch()
+    assert embedding.checkpoint_numbers(tmp_path) == [3, 20, 100]
+    assert embedding.choose_checkpoint(tmp_path) == 100
+    embedding.store_thresholds(tmp_path, 100, evaluation_of([0.9], [0.1]), "two people", best={"model_num": 20})
+    assert embedding.choose_checkpoint(tmp_path) == 20
+    assert embedding.choose_checkpoint(tmp_path, 3) == 3
+    with pytest.raises(InputError, match=r"--model_num is 5: .* has the checkpoints 3, 20, 100"):
+        embedding.choose_checkpoint(tmp_path, 5)
+
+
+def test_features_that_give_no_numbers_are_named(write_features):
+    folder = write_features([[1, 1]])
+    rows = np.load(folder / "s0.npy", allow_pickle=False)
+    rows[1, 3, 4] = np.nan
+    np.save(folder / "s0.npy", rows, allow_pickle=False)
+    speaker, = features.load_features(folder)[0]
+    with pytest.raises(InputError, match=r"s0\.npy gives embeddings that are not finite"):
+        embedding.embed_speaker(small_encoder(), speaker)
+
+
+def test_an_utterance_is_embedded_from_its_own_rows(write_features):
+    speaker, = features.load_features(write_features([[2, 0, 1, 3]]))[0]
+    rows = np.random.default_rng(0).standard_normal((6, 40, 180)).astype(np.float32)
+    np.save(speaker.path, rows, allow_pickle=False)
+    found = {utterance.file: vector for utterance, vector in embedding.embed_speaker(small_encoder(), speaker).items()}
+    assert found.keys() == {"0.wav", "2.wav", "3.wav"}
+    for file, part in (("0.wav", rows[:2]), ("2.wav", rows[2:3]), ("3.wav", rows[3:])):
+        np.testing.assert_allclose(found[file], embedding.embed(small_encoder(), part), atol=1e-6)
+
+
+def test_an_export_of_other_weights_is_not_listened_with(trained, tmp_path):
+    """Beside a damaged checkpoint lies the encoder of the whole one: it is made anew, which fails, and says why."""
+    shutil.copytree(trained, tmp_path / "model")
+    number = embedding.choose_checkpoint(trained)
+    assert embedding.load_encoder(tmp_path / "model", number)[1].model_num == number
+    for path in (tmp_path / "model" / "Check_Point").glob(f"model.ckpt-{number}.data*"):
+        path.write_bytes(path.read_bytes()[:100])
+    problem = f"not of checkpoint {number}, and .*model.ckpt-{number} cannot be read as this model's checkpoint"
+    with pytest.raises(InputError, match=problem):
+        embedding.load_encoder(tmp_path / "model", number)
+
+
+def test_a_file_that_is_no_encoder_is_refused(trained, tmp_path):
+    (tmp_path / "encoder.tflite").write_bytes(b"not an encoder")
+    assert embedding.read_origin(tmp_path / "encoder.tflite") == embedding.read_origin(tmp_path / "none") == {}
+    with pytest.raises(InputError, match=r"encoder\.tflite cannot be read as an encoder"):
+        embedding.Encoder(tmp_path / "encoder.tflite")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("checkpoint.json", '{"model_num": 7}')
+    assert embedding.read_origin(tmp_path / "other.zip") == {}                  # it does not tell its weights

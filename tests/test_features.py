@@ -1,12 +1,17 @@
 """Feature folders: names, descriptions, what is damaged."""
+import json
+import os
+import stat
+
 import numpy as np
 import pytest
 
+import configuration
 import features
 from configuration import InputError
 
 
-@pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "a\\b", "a\nb", "", " a", "a:b"])
+@pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "a\\b", "a\nb", "", " a", "a:b", "manifest"])
 def test_a_name_that_could_leave_its_folder_is_refused(name):
     with pytest.raises(InputError, match="speaker name"):
         features.speaker_name(name)
@@ -61,3 +66,90 @@ def test_speakers_without_speech_have_a_description_and_no_features(write_featur
     folder = write_features([[1], [2], [1]])
     (folder / "s1.npy").unlink()
     assert features.speakers_without_speech(folder) == ["s1"]
+
+
+def test_a_sign_that_only_looks_like_letters_stays_itself():
+    assert features.speaker_name("\ufb01x") == "\ufb01x"               # the ligature fi
+
+
+def test_size_and_time_tell_that_a_file_changed(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    os.utime(tmp_path / "a", ns=(0, 5_000_000_007))
+    assert features.size_and_time(tmp_path / "a") == [3, 5_000_000_007]
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert features.size_and_time(tmp_path / "link") == [0, 0]
+
+
+def test_what_is_hidden_is_not_seen(tmp_path):
+    for name in ("b", ".hidden", "a", "C"):
+        (tmp_path / name).touch()
+    assert [path.name for path in features.visible_paths(tmp_path)] == ["C", "a", "b"]
+
+
+def test_a_session_is_the_whole_sub_folder():
+    sessions = [features.Utterance(file, 0, 1).session for file in ("day 1/part 2/0.wav", "day 1/0.wav", "0.wav")]
+    assert sessions == ["day 1/part 2", "day 1", ""]
+
+
+def test_rows_that_two_utterances_claim_are_refused(write_features):
+    """The numbers of rows agree, their places do not: the speech of one would be taken for that of the other."""
+    folder = write_features([[2, 1]])
+    told = json.loads((folder / "s0.json").read_text())
+    told["utterances"][1]["first"] = 1
+    (folder / "s0.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"1\.wav begins in row 1, not in row 2"):
+        features.load_features(folder)
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_rows_that_nothing_describes_are_refused(write_features, rows):
+    folder = write_features([[2, 1]])
+    np.save(folder / "s0.npy", np.zeros((rows, 40, 180), np.float32), allow_pickle=False)
+    with pytest.raises(InputError, match="do not belong together"):
+        features.load_features(folder)
+
+
+def test_speakers_without_speech_are_listed(write_features):
+    folder = write_features([[2], [0], [1]])
+    (folder / "s1.npy").unlink()
+    assert features.speakers_without_speech(folder) == ["s1"]
+    assert [speaker.name for speaker in features.load_features(folder)[0]] == ["s0", "s2"]
+
+
+def test_a_folders_settings_serve_a_model_that_stores_none(write_features):
+    folder = write_features([[1]], sr=16000, top_db=40.0)
+    config = configuration.get_config([])
+    features.adopt_settings(config, {"sr": 8000}, features.read_settings(folder), folder)
+    assert (config.sr, config.top_db) == (8000, 40.0)                   # what the model stores is the model's
+    features.adopt_settings(config, {}, features.read_settings(folder), folder)
+    assert config.sr == 16000
+    features.adopt_settings(config, {}, None, folder)
+    assert config.sr == 16000
+
+
+def test_features_of_other_settings_are_refused(write_features):
+    folder = write_features([[1]])
+    speakers, settings = features.load_features(folder)
+    wanted = features.feature_settings(configuration.get_config([]))
+    assert wanted.keys() == {"sr", "nfft", "window", "hop", "top_db", "tisv_frame"}
+    assert features.check_features(speakers, settings, wanted, folder) == []
+    for name, value in wanted.items():
+        with pytest.raises(InputError, match=f"was made with --{name} {value}, the model with {2 * value}"):
+            features.check_features(speakers, settings, wanted | {name: 2 * value}, folder)
+        silent = {other: number for other, number in settings.items() if other != name}
+        with pytest.raises(InputError, match=f"was made with --{name} None, the model with {value}"):
+            features.check_features(speakers, silent, wanted, folder)
+
+
+def test_a_feature_file_that_is_gone_is_named(write_features):
+    speaker, = features.load_features(write_features([[1]]))[0]
+    speaker.path.unlink()
+    with pytest.raises(InputError, match=r"s0\.npy is gone"):
+        speaker.load()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_private_features_are_private(tmp_path):
+    features.write_features(tmp_path, {"speaker": "a", "utterances": []}, [np.zeros((1, 40, 180), np.float32)],
+                            private=True)
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.npy", "a.json")} == {0o600}

@@ -1,8 +1,10 @@
 """Measures of scored trials against plain loops, scikit-learn and hand-made cases."""
+import json
 import pathlib
 
 import numpy as np
 import pytest
+import scipy.optimize
 import sklearn.isotonic
 import sklearn.metrics
 
@@ -271,3 +273,113 @@ def test_s_norm_equals_a_loop():
                 sides.append((score - np.mean(highest)) / np.std(highest))
             expected.append(sum(sides) / 2)
         assert scored.s_norm(cohort, k) == pytest.approx(np.array(expected))
+
+
+def test_a_resample_is_a_list_of_the_drawn_speakers_trials():
+    """Written out trial by trial, whatever was drawn; speaker 5 is never enrolled."""
+    rng = np.random.default_rng(7)
+    enrolled, probes = (part.ravel() for part in np.indices((5, 6)).repeat(3, axis=2))
+    scores, labels = rng.standard_normal(90) + (enrolled == probes), enrolled == probes
+    own = [(i, i) for i in range(5)]
+    for seed in range(4):
+        drawn = np.random.default_rng(seed).integers(6, size=6).tolist()
+        pairs = [pair for pair in own for speaker in drawn if speaker == pair[0]]
+        pairs += [(first, second) for first in drawn for second in drawn if first != second]
+        rows = [row for pair in pairs for row in range(90) if (enrolled[row], probes[row]) == pair]
+        expected = measures.all_measures(measures.Trials(scores[rows], labels[rows]))
+        found = measures.bootstrap(measures.Trials(scores, labels), enrolled, probes, resamples=1, seed=seed)
+        for name in ("eer", "auc", "min_dcf_0.05"):
+            assert found[name] == pytest.approx((expected[name], expected[name]))
+
+
+def test_an_interval_leaves_out_a_fortieth_on_either_side():
+    assert measures.percentile_interval(np.arange(1000)[::-1]) == (24, 975)   # of 0 to 999, outwards
+    assert measures.percentile_interval([0.5, np.inf]) == (0.5, np.inf)
+
+
+def test_error_rates_at_given_thresholds_by_hand():
+    """A threshold between two scores accepts from the next one on; one that is a score accepts that score."""
+    at = [-1, 0.1, 0.4, 0.41, 0.9, 1]
+    thresholds, far, frr = measures.error_rates([0.9, 0.4, 0.4, 0.1], [True, True, False, False], at)
+    assert thresholds == at
+    assert far.tolist() == [1, 1, 0.5, 0, 0, 0]
+    assert frr.tolist() == [0, 0, 0, 0.5, 0.5, 1]
+
+
+def test_of_equal_differences_the_lowest_threshold_counts():
+    """From 4 on FAR is 1 and FRR 1/3, from 5 on FAR 0 and FRR 2/3; as floats 1 - 1/3 is more than 2/3."""
+    assert 1 - 1 / 3 > 2 / 3
+    assert measures.equal_error_rate([4, 2, 5, 4], [1, 1, 1, 0]) == pytest.approx((2 / 3, 4))
+
+
+def test_a_hundred_others_show_one_percent():
+    points = measures.operating_points(np.arange(101) / 100, np.arange(101) == 100, false_alarms=(0.01,))
+    assert points["0.01"] == pytest.approx({"threshold": 0.99, "far": 0.01, "frr": 0.0})
+    points = measures.operating_points(np.arange(100) / 100, np.arange(100) == 99, false_alarms=(0.01,))
+    assert points.keys() == {"eer"}
+
+
+def test_operating_points_are_numbers_that_json_can_hold():
+    points = measures.operating_points([-np.inf, -np.inf], [True, False])      # no probe holds speech
+    assert json.loads(json.dumps(points, allow_nan=False)) == points
+
+
+def test_a_ratio_at_the_bayes_threshold_is_accepted():
+    llrs = np.log([99.0, 99.0])
+    assert measures.llr_costs(llrs, np.array([True, False]))["act_dcf_0.01"].tolist() == pytest.approx([0, 99])
+
+
+def test_calibration_is_the_least_of_its_cost():
+    """Found by SciPy: the logistic loss, both classes alike, with a penalty of scale² / 2000 on as many trials."""
+    scores, labels = draw(50)
+
+    def cost(line):
+        losses = np.logaddexp(0, np.where(labels, -1, 1) * (line[0] * scores + line[1]))
+        return 25 * (losses[labels].mean() + losses[~labels].mean()) + line[0] ** 2 / 2000
+
+    assert measures.calibrate(scores, labels) == pytest.approx(scipy.optimize.minimize(cost, [1, 0]).x, abs=1e-3)
+    scores = 0.1 * labels                                                       # separable: the penalty decides
+    assert measures.calibrate(scores, labels)[0] == pytest.approx(
+        scipy.optimize.minimize(cost, [1, 0], tol=1e-9).x[0], rel=0.01)
+
+
+def test_s_norm_leaves_silence_at_the_bottom():
+    vectors = {"a": np.array([1.0, 0.0]), "b": np.array([0.6, 0.8]), "mute": np.full(2, np.nan)}
+    numbers = np.zeros(2, int)
+    scored = measures.Scored(["a", "a"], ["b", "mute"], np.array([0.6, -np.inf]), np.array([True, False]), numbers,
+                             numbers, vectors)
+    found = scored.s_norm(np.array([[0.8, 0.6], [0.0, 1.0]]))
+    # The cohort's cosines are 0.8 and 0 with a, 0.96 and 0.8 with b: means 0.4 and 0.88, deviations 0.4 and 0.08.
+    assert found.tolist() == pytest.approx([(0.2 / 0.4 - 0.28 / 0.08) / 2, -np.inf])
+    assert np.isfinite(scored.s_norm(np.array([[0.8, 0.6]]))[0])                # one voice has no deviation
+
+
+def test_figures_are_those_of_calibrated_scores_and_intervals_those_of_the_seed():
+    scores, labels = draw(90, ties=3)
+    enrolled, probes = np.arange(90) % 9, np.where(labels, np.arange(90) % 9, (np.arange(90) + 1) % 9)
+    scored = measures.Scored([], [], scores, labels, enrolled, probes, {})
+    found = scored.figures({"scale": 2.0, "offset": -1.5}, seed=3)
+    assert found["cllr"]["value"] == pytest.approx(loop_cllr(2 * scores - 1.5, labels))
+    expected = measures.bootstrap(measures.Trials(scores, labels), enrolled, probes, seed=3)
+    assert (found["auc"]["low"], found["auc"]["high"]) == expected["auc"]
+    assert found["frr_at_far_0.001"] == {"value": None, "low": None, "high": None}
+    assert "cllr" not in scored.figures()
+    other = scored.figures(seed=4)["auc"]
+    assert (other["low"], other["high"]) != expected["auc"]
+
+
+def test_the_printed_rates_by_hand():
+    """From 0.4 on one of four others and both targets are accepted, from 0.45 on one of either."""
+    scores, labels = [0.9, 0.4, 0.5, 0.35, 0.1, 0.0], np.array([1, 1, 0, 0, 0, 0], bool)
+    stored = {"points": {"eer": {"threshold": 0.45}}, "source": "5 people"}
+    assert measures.describe_rates(scores, labels, stored).splitlines() == [
+        "2 target and 4 non-target trials", "EER : 0.1250 (thres:0.4000, FAR:0.2500, FRR:0.0000)",
+        "at the threshold 0.4500, measured on 5 people: FAR:0.2500, FRR:0.5000"]
+    assert measures.describe_rates(scores, labels).count("\n") == 1
+
+
+def test_the_thresholds_that_trials_show_are_listed():
+    points = {"eer": {"threshold": 0.5}, "0.01": {"threshold": 0.75}}
+    assert measures.describe_points(points) == (
+        "thresholds: EER at 0.5000, FAR 1.0% at 0.7500; the trials show none for FAR 0.1%")
+    assert measures.describe_points(points | {"0.001": {"threshold": 1}}).endswith("FAR 0.1% at 1.0000")

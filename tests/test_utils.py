@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import audio
+import configuration
 import features
 import measures
 import utils
@@ -314,3 +315,122 @@ def test_the_matrix_has_the_ancestors_form():
     assert list(zip(scored.enrolled, scored.probes, scored.scores, strict=True))[3:6] == [
         ("a", "a/2", 3.0), ("b", "a/2", 4.0), ("c", "a/2", 5.0)]
     assert ((scored.enrolled_speakers == scored.probe_speakers) == scored.labels).all()
+
+
+def test_a_channel_that_never_changes_has_a_deviation_to_divide_by(write_features):
+    speaker, = features.load_features(write_features([[2]]))[0]
+    np.save(speaker.path, np.full((2, 40, 180), -6, np.float32), allow_pickle=False)
+    mean, deviation = utils.channel_statistics([speaker], np.random.default_rng(0))
+    np.testing.assert_allclose(mean, -6)
+    np.testing.assert_allclose(deviation, 1e-3)
+
+
+def test_crops_are_as_long_as_the_longest_and_the_shortest(write_features):
+    folder = write_features([[2, 2]] * 2)
+    assert {draw(folder, 2, 2, seed, crop=(150, 152)).shape[1] for seed in range(30)} == {150, 151, 152}
+
+
+def test_a_speaker_with_many_recordings_weighs_no_more_than_m_of_them(write_features):
+    folder, drawn = write_features([[1] * 30, [1] * 2]), []
+    for seed in range(400):
+        drawn.append(draw(folder, 1, 2, seed, weigh=True)[0, 0, 0] < 1e6)
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_band_may_lie_at_either_end():
+    batch = np.ones((2000, 1, 40), np.float32)
+    utils.mask_bands(batch, 5, np.zeros(40), np.random.default_rng(0))
+    share = np.mean(batch[:, 0] == 0, axis=0)                                  # of the crops, for each channel
+    assert share[0] == pytest.approx(0.0132, abs=0.008)                        # 0.5 x the mean of 1 / (41 - width)
+    assert share[-1] == pytest.approx(0.0132, abs=0.008)
+
+
+def test_a_validation_speaker_is_unseen_and_there(write_features):
+    speakers, _ = features.load_features(write_features([[1, 1, 1]] * 6 + [[1, 1]] * 4))
+    draws = [utils.split_validation(speakers, 2, ratio=0.5, rng=np.random.default_rng(seed), seen=("s0", "s1", "s2"))
+             for seed in range(5)]
+    assert all({speaker.name for speaker in validation} == {"s3", "s4", "s5"} for _, validation in draws)
+    with pytest.raises(InputError, match="lacks the validation speaker s99 of this run"):
+        utils.split_validation(speakers, 2, ratio=0.5, rng=None, names=["s0", "s99"])
+
+
+def test_a_centroid_has_length_1():
+    """Two enrolment vectors at right angles: their mean has length 0.71, and a probe along it scores 1."""
+    probes = np.array([[0.5 ** 0.5, 0.5 ** 0.5], [1, 0], [np.nan, np.nan]])
+    found = utils.enrolment_scores(np.array([[[1.0, 0.0], [0.0, 1.0]]]), probes)
+    assert found[:, 0].tolist() == pytest.approx([1, 0.5 ** 0.5, -np.inf])
+
+
+def embed_by_name(speaker):
+    """Return vectors by hand: at the angle in a speaker's name, in degrees, its fourth utterance 10 degrees further."""
+    degrees = {utterance: int(speaker.name[1:]) + 10 * (utterance.first == 3) for utterance in speaker.voiced}
+    angles = {utterance: np.radians(angle) for utterance, angle in degrees.items()}
+    return {utterance: np.array([np.cos(angle), np.sin(angle)]) for utterance, angle in angles.items()}
+
+
+def test_an_evaluation_by_hand():
+    """Two speakers 60 degrees apart, 4 s a recording, half of it speech; to enrol 3 of b's mixes its two days."""
+    files = {"a0": ["0", "1", "2", "3"], "b60": ["x/0", "x/1", "y/0", "y/1"]}
+    speakers = [features.Speaker(name, None, tuple(features.Utterance(file, row, 1, 4.0, 2.0)
+                                                   for row, file in enumerate(own))) for name, own in files.items()]
+    found = utils.evaluate(embed_by_name, speakers, 3)
+    assert found.probes == [("a0", "3"), ("b60", "y/1")]
+    np.testing.assert_allclose(found.scores, np.cos(np.radians([[10, 50], [70, 10]])))
+    assert found.labels.tolist() == [[True, False], [False, True]]
+    np.testing.assert_allclose(found.probe_vectors, np.cos(np.radians([[10, 80], [70, 20]])))
+    assert (found.eer, found.embedded_seconds) == (0, 16.0)
+    assert found.notes == ["1 speakers have too few utterances in separate sessions: theirs are mixed"]
+    parted = utils.evaluate(embed_by_name, speakers, 2)
+    assert [file for _, file in parted.probes] == ["2", "3", "y/0", "y/1"]
+    assert parted.notes == []
+
+
+def test_speech_against_time_is_told():
+    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1"), ("b", "2")],
+                                  np.array([[0.9, 0.1], [-np.inf, 0.8], [-np.inf, -np.inf]]),
+                                  np.array([[1, 0], [0, 1], [0, 1]], bool), 1, 120.0, 0.5)
+    assert evaluation.describe().splitlines()[-3:] == [
+        "2 speakers, each enrolled with 1 utterances", "1 of 3 probes without speech, scored below all others",
+        "embedding: 240 x real time"]
+
+
+def test_a_centroid_that_is_scored_is_the_enrolled_one():
+    vectors = np.array([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [-1.0, 0.0]]])
+    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1")], np.array([[0.7, -0.7], [0.1, 0.9]]),
+                                  np.eye(2, dtype=bool), 2, 1.0, 1.0, [], vectors, np.array([[0.6, 0.8], [0.0, 1.0]]))
+    found = {name: vector.tolist() for name, vector in evaluation.scored().vectors.items()}
+    assert found == {"a": pytest.approx([0.5 ** 0.5] * 2), "b": [-1, 0], "a/1": [0.6, 0.8], "b/1": [0, 1]}
+
+
+def test_what_a_reader_of_the_figures_must_know_is_noted(write_features):
+    folder = write_features([[1, 1], [0], [1, 1]])
+    (folder / "s1.npy").unlink()
+    speakers, _ = features.load_features(folder)
+    notes = utils.provenance_notes({"training": ["s0", "x"], "validation": ["s2"]}, speakers, folder)
+    assert notes[0].startswith("2 of 2 speakers carry names of speakers that the model was trained or validated on")
+    assert notes[1] == "1 speakers without any speech are left out: s1"
+    assert utils.provenance_notes({}, speakers, folder) == notes[1:]
+
+
+def test_the_speakers_of_a_test_are_drawn_in_their_order(write_features):
+    folder = write_features([[1, 1]] * 6)
+    argv = ["--test_path", str(folder), "--speaker_number"]
+    drawn = []
+    for seed in range(6):
+        config = configuration.get_config([*argv, "3", "--seed", str(seed)])
+        speakers, notes = utils.speakers_to_test(config, {"flags": {"sr": 8000}})
+        drawn.append(tuple(speaker.name for speaker in speakers))
+        assert notes == []
+    assert drawn == [tuple(sorted(names)) for names in drawn]
+    assert len(set(drawn)) > 2
+    assert len(utils.speakers_to_test(configuration.get_config([*argv, "6"]), {"flags": {"sr": 8000}})[0]) == 6
+    with pytest.raises(InputError, match=r"--speaker_number is 7: .* has 6 speakers"):
+        utils.speakers_to_test(configuration.get_config([*argv, "7"]), {"flags": {"sr": 8000}})
+
+
+def test_history_keeps_the_row_of_the_checkpoint(tmp_path):
+    history = utils.History(tmp_path / "history.csv", 0)
+    for iteration in (100, 200):
+        history.add(dict.fromkeys(history.FIELDS, 0.5) | {"iteration": iteration})
+    assert [row["iteration"] for row in utils.History(tmp_path / "history.csv", 200).rows] == ["100", "200"]
+    assert utils.History(tmp_path / "history.csv", 0).last["seconds"] == 0
