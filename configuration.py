@@ -82,24 +82,20 @@ class Flag:
         if self.choices and value not in self.choices:
             return f"--{self.name} is {value}: it must be {' or '.join(self.choices)}"
         if self.low is not None and not self.low <= value <= self.high:
-            return f"--{self.name} is {value}: {self.must or self.range_text()}"
+            return f"--{self.name} is {value}: {self.must or f'it must be {self.bounds()}'}"
         return ""
 
-    def range_text(self):
-        """Return what a number must be, in words."""
-        number = f"it must be at least {self.low:g}" if self.high == sys.maxsize else (
-            f"it must be from {self.low:.9g} to {self.high:.10g}")
-        return f"{number} {self.unit}".rstrip()
+    def bounds(self):
+        """Return the range of a number and its unit, in words."""
+        if self.high == sys.maxsize:
+            return f"at least {self.low:g} {self.unit}".rstrip()
+        return f"from {self.low:.9g} to {self.high:.10g} {self.unit}".rstrip()
 
     def help_text(self):
         """Return help, unit, range and default."""
-        facts = [self.unit]
-        if self.low is not None:
-            facts.append(f"{self.low:g} or more" if self.high == sys.maxsize else f"{self.low:.9g} to {self.high:.10g}")
-        if self.default is not None:
-            facts.append(f"default {self.default}")
-        facts = ", ".join(fact for fact in facts if fact)
-        return f"{self.words} ({facts})" if facts else self.words
+        facts = [] if self.low is None else [self.bounds()]
+        facts += [] if self.default is None else [f"default {self.default}"]
+        return f"{self.words} ({', '.join(facts)})" if facts else self.words
 
     def options(self):
         """Return the options of argparse's add_argument."""
@@ -372,10 +368,7 @@ def adopt(config, stored, source):
     source : str or Path
         Where the values are stored, for the error.
 
-    Raises
-    ------
-    InputError
-        If a typed flag differs from the stored value, or that is none the flag can have.
+    Raises InputError if a typed flag differs from the stored value, or that is none the flag can have.
     """
     for name, value in stored.items():
         if name not in flags():
@@ -417,19 +410,28 @@ def progress(iterable=None, **options):
 
 
 @contextlib.contextmanager
-def graceful_interrupt():
-    """Yield a function that tells whether Ctrl-C was pressed since; a second Ctrl-C interrupts at once."""
-    pressed = []
-
-    def note(number, frame):
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, note)
+def interrupts_held():
+    """Hold Ctrl-C back. Processes that start meanwhile never get it: whoever started them ends them."""
+    if not hasattr(signal, "pthread_sigmask"):          # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield lambda: bool(pressed)
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run_on_cores(function, arguments, jobs, ordered=True):
+    """Return an iterator over function(*each) of each of the arguments, computed by `jobs` processes; None: all cores.
+
+    Where they are not `ordered`, results come as they are ready.
+    """
+    import joblib
+
+    work = joblib.Parallel(n_jobs=jobs or -1, return_as="generator" if ordered else "generator_unordered")
+    with interrupts_held():         # else a worker that still starts prints a traceback of its own
+        return work(joblib.delayed(function)(*each) for each in arguments)
 
 
 @contextlib.contextmanager
@@ -492,10 +494,7 @@ def versions():
 def read_json(path, parse=None):
     """Return what a JSON file holds, or parse(that); None where there is no file.
 
-    Raises
-    ------
-    InputError
-        If it is no JSON that `write_json` could have written, or `parse` meets something else than it expects.
+    Raises InputError if it is no JSON that `write_json` could have written, or `parse` meets what it does not expect.
     """
     try:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))

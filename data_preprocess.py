@@ -11,7 +11,6 @@ import json
 import pathlib
 import sys
 
-import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import audio
@@ -136,8 +135,8 @@ def preprocess(sources, folder, config):
     folder = pathlib.Path(folder)
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     write_json(folder / "manifest.json", {"settings": settings})
-    work = joblib.Parallel(n_jobs=config.jobs or -1, return_as="generator_unordered")
-    records = work(joblib.delayed(process_speaker)(name, source, folder, config) for name, source in sources.items())
+    arguments = [(name, source, folder, config) for name, source in sources.items()]
+    records = configuration.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
     totals, losses = collections.Counter(), []
     try:
         for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):

@@ -9,7 +9,6 @@ a process of its own makes it with TensorFlow. Shapes: B sequences, K segments, 
 """
 import hashlib
 import json
-import lzma
 import os
 import pathlib
 import queue
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import threading
 import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -34,8 +32,6 @@ EMBED_BATCH = 512            # segments embedded at a time
 PART = 32                    # sequences that one core embeds at a time
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 ORIGIN = "checkpoint.json"   # the member of the archive behind an exported encoder
-UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, LookupError, ValueError,
-              TypeError)            # what zipfile raises where an archive is damaged, and the reading of its member
 LARGEST_SLOPE = 1e9          # of a calibration: scores are float32
 
 
@@ -58,13 +54,13 @@ class Encoder:
     def __init__(self, path):
         self.content = pathlib.Path(path).read_bytes()
         self.origin = read_origin(path)
-        self.idle, self.lock, self.cores = queue.LifoQueue(), threading.Lock(), joblib.cpu_count()
+        self.idle, self.lock = queue.LifoQueue(), threading.Lock()
         try:
             with configuration.quiet_libraries():           # LiteRT tells of its delegate once
                 self.idle.put(self.interpreter())
         except (ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"{path} cannot be read as an encoder: {error}") from error
-        self.workers = ThreadPoolExecutor(self.cores, "encoder")
+        self.workers = ThreadPoolExecutor(joblib.cpu_count(), "encoder")
 
     @property
     def sha256(self):
@@ -131,8 +127,7 @@ def embed_speaker(encoder, speaker):
 
 def embed_files(encoder, paths, config):
     """Return {path: (d-vector (D,) or None, seconds of speech, why it gave none)} of recordings, read on all cores."""
-    work = joblib.Parallel(n_jobs=config.jobs or -1, return_as="generator")
-    read = work(joblib.delayed(audio.read_utterance)(path, config) for path in paths)
+    read = configuration.run_on_cores(audio.read_utterance, [(path, config) for path in paths], config.jobs)
     found = {}
     for path, (cuts, entry) in zip(paths, configuration.progress(read, total=len(paths), unit="file"), strict=True):
         vector = embed(encoder, cuts) if len(cuts) else None
@@ -152,7 +147,7 @@ def read_origin(path):
             origin = json.loads(archive.read(ORIGIN))
         kinds = {"model_num": int, "sha256": str, "flags": dict}
         return origin if all(type(origin[name]) is kind for name, kind in kinds.items()) else {}
-    except UNREADABLE:
+    except Exception:               # zipfile raises some ten kinds where an archive is damaged
         return {}
 
 
@@ -164,16 +159,6 @@ def checkpoint_sha256(model_path, number):
     return total.hexdigest()
 
 
-def export_paths(model_path, number):
-    """Return where the exported encoder of a checkpoint may lie: in the model folder, or in the user's cache."""
-    own = pathlib.Path(model_path, "encoder.tflite")
-    best = (read_thresholds(model_path) or {}).get("best") or {"model_num": checkpoint_numbers(model_path)[-1]}
-    if number != best["model_num"]:
-        own = pathlib.Path(f"{checkpoint_path(model_path, number)}.tflite")
-    cache = platformdirs.user_cache_path("ge2e-speaker-verification")
-    return own, cache / f"{checkpoint_sha256(model_path, number)}.tflite"
-
-
 def find_export(model_path, number):
     """Return the path of the exported encoder of a checkpoint; without one, make it with TensorFlow, if that is there.
 
@@ -181,7 +166,10 @@ def find_export(model_path, number):
     """
     if not checkpoint_numbers(model_path):              # a folder that only listens
         return pathlib.Path(model_path, "encoder.tflite")
-    paths, wanted = export_paths(model_path, number), checkpoint_sha256(model_path, number)
+    wanted, own = checkpoint_sha256(model_path, number), pathlib.Path(model_path, "encoder.tflite")
+    if number != best_checkpoint(model_path):
+        own = pathlib.Path(f"{checkpoint_path(model_path, number)}.tflite")
+    paths = own, platformdirs.user_cache_path("ge2e-speaker-verification") / f"{wanted}.tflite"
     for path in paths:
         if read_origin(path).get("sha256") == wanted:
             return path
@@ -249,6 +237,12 @@ def checkpoint_path(model_path, number):
     return str(pathlib.Path(model_path, "Check_Point", f"model.ckpt-{number}"))
 
 
+def best_checkpoint(model_path):
+    """Return the number of the best checkpoint on validation, else of the last one; there must be one."""
+    best = (read_thresholds(model_path) or {}).get("best")
+    return best["model_num"] if best else checkpoint_numbers(model_path)[-1]
+
+
 def choose_checkpoint(model_path, model_num=None):
     """Return the number of the checkpoint to load: the one asked for, else the best on validation, else the last."""
     numbers = checkpoint_numbers(model_path)
@@ -256,8 +250,7 @@ def choose_checkpoint(model_path, model_num=None):
         raise InputError(f"--model_path is {model_path}: there is no checkpoint; train one with "
                          f"python model.py --train True --model_path {model_path}",
                          f"The model in {model_path} has no checkpoint.")
-    best = (read_thresholds(model_path) or {}).get("best") or {"model_num": numbers[-1]}
-    chosen = best["model_num"] if model_num is None else model_num
+    chosen = best_checkpoint(model_path) if model_num is None else model_num
     if chosen not in numbers:
         raise InputError(f"--model_num is {chosen}: {model_path} has the checkpoints {', '.join(map(str, numbers))}")
     return chosen

@@ -136,26 +136,9 @@ def read_ancestor(encoder, path):
 
 
 def load_encoder(model_path, model_num=None):
-    """Rebuild a trained encoder from its checkpoint; the parameters and the config are those of embedding.load_encoder.
+    """Rebuild a trained Encoder from its checkpoint; return it and its config, as embedding.load_encoder does.
 
-    Parameters
-    ----------
-    model_path : str or Path
-        A model folder.
-    model_num : int, optional
-        The checkpoint's number; without it the best on validation.
-
-    Returns
-    -------
-    encoder : Encoder
-    config : argparse.Namespace
-        The flags of its training, of which `given` lists those that the folder stores (an ancestor's does not store
-        its features), and `model_num`, the checkpoint that was loaded.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no model, not that checkpoint, or one that does not fit.
+    Raises InputError if the folder holds no model, not that checkpoint, or one that does not fit.
     """
     stored, number = embedding.load_config(model_path), embedding.choose_checkpoint(model_path, model_num)
     path = embedding.checkpoint_path(model_path, number)

@@ -226,7 +226,7 @@ class Settings:
         with contextlib.suppress(ValueError):
             if not flag.problem(float(self.seconds.get())):
                 return float(self.seconds.get())
-        raise InputError(f"recording length is {self.seconds.get()!r}: {flag.range_text()}")
+        raise InputError(f"recording length is {self.seconds.get()!r}: it must be {flag.bounds()}")
 
 
 class Speakers:

@@ -8,12 +8,14 @@
 
 Training alone loads TensorFlow; all else runs the exported encoder (embedding.py).
 """
+import contextlib
 import functools
 import math
 import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 import time
 
@@ -137,9 +139,11 @@ def write_config(config, stored, encoder, *, training, validation, notes):
 
 def training_summary(encoder, config, training, validation):
     """Return the lines that say what is about to be trained on what."""
+    from encoder import trainable_numbers
+
     utterances = sum(len(speaker.voiced) for speaker in training)
     size = f"{config.num_layer} x ({config.hidden}, {config.proj})"
-    lines = [f"encoder: {size}, {sum(math.prod(v.shape) for v in encoder.trainable_variables):,} trainable numbers",
+    lines = [f"encoder: {size}, {trainable_numbers(encoder):,} trainable numbers",
              f"training: {len(training)} speakers, {utterances} utterances; validation: {len(validation)} speakers"]
     if not validation:
         strange = ", which --init_from was not trained on" if config.init_from else ""
@@ -176,6 +180,22 @@ def build_step(encoder, optimizer, n, m, loss):
         return value
 
     return step
+
+
+@contextlib.contextmanager
+def graceful_interrupt():
+    """Yield a function that tells whether Ctrl-C was pressed since; a second Ctrl-C interrupts at once."""
+    pressed = []
+
+    def note(number, frame):
+        pressed.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Trainer:
@@ -223,7 +243,7 @@ class Trainer:
     def run(self):
         """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""
         config = self.config
-        with (configuration.graceful_interrupt() as interrupted,
+        with (graceful_interrupt() as interrupted,
               configuration.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
             for frames in self.batches():
                 loss = float(self.step(frames))

@@ -328,7 +328,11 @@ def keep_recording(config, name, when, wave):
 
 
 def save_probe(config, wave, source="microphone"):
-    """Check a recording (S,) and make it the probe in config.verify_path, in place of the last; return its path."""
+    """Check a recording (S,) and make it the probe in config.verify_path, in place of the last.
+
+    Returns it as verification.Verifier.read yields recordings: what was heard is judged, not what another program may
+    have put into the probe's file by then.
+    """
     segments, seconds = check_recording(wave, config)
     entry = {"file": "probe", "source": str(source), "first": 0, "count": len(segments), "dropped": "",
              "seconds": len(wave) / config.sr, "speech_seconds": seconds}
@@ -336,7 +340,7 @@ def save_probe(config, wave, source="microphone"):
               "utterances": [entry]}
     with folder_lock(config.verify_path):
         features.write_features(config.verify_path, record, [segments], private=True)
-    return pathlib.Path(config.verify_path, "probe.npy")
+    return "probe", segments, seconds, ""
 
 
 def forget(config, speaker):
@@ -431,10 +435,7 @@ def verify_recording(config, name):
     verifier = verification.Verifier(config)
     with ThreadPoolExecutor(1) as background:
         voices = background.submit(verification.enrolled_voices, verifier)
-        wave, source = get_recording(config, "the probe")
-        save_probe(config, wave, source)
-    # What was heard is judged, not what another program may have put into the probe's file by now.
-    probe = ("probe", *audio.speech_segments(wave, config), "")
+        probe = save_probe(config, *get_recording(config, "the probe"))
     return verification.print_verdicts(verifier, voices.result(), probe)
 
 

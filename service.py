@@ -73,7 +73,7 @@ class Service:
     """The requests that the window makes; a sound is the path of a recording or samples (S,) at the model's rate."""
 
     def __init__(self, config):
-        self.config, self.verifier, self.heard, self.probe, self.frames = config, None, {}, None, None
+        self.config, self.verifier, self.heard, self.probe, self.wave = config, None, {}, None, None
 
     def list_enrolled(self):
         """Return the enrolled speakers, a list of record.Enrolled."""
@@ -120,11 +120,8 @@ class Service:
 
     def verify(self, sound):
         """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
-        config, (wave, source), self.probe = self.config, self.sound(sound), None
-        record.save_probe(config, wave, source)
-        self.frames, _ = audio.speech_frames(wave, config)
-        # What was heard is judged, not what another program may have put into the probe's file by now.
-        self.probe = self.verifier.embed_voice("probe", [("probe", *audio.speech_segments(wave, config), "")])
+        self.probe, (self.wave, source) = None, self.sound(sound)
+        self.probe = self.verifier.embed_voice("probe", [record.save_probe(self.config, self.wave, source)])
         return self.compare()
 
     def compare(self):
@@ -152,8 +149,9 @@ class Service:
 
     def draw_spectrum(self, figure):
         """Draw the log-mel spectrogram of the probe's speech."""
-        axes, seconds = figure.add_subplot(), len(self.frames) * self.config.hop
-        axes.imshow(self.frames.T, origin="lower", aspect="auto", cmap="magma",
+        frames, _ = audio.speech_frames(self.wave, self.config)
+        axes, seconds = figure.add_subplot(), len(frames) * self.config.hop
+        axes.imshow(frames.T, origin="lower", aspect="auto", cmap="magma",
                     extent=(0, seconds, 0, audio.N_MELS))
         axes.set(xlabel="speech heard (s)", ylabel="mel channel")
 

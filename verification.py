@@ -158,34 +158,6 @@ def printable(text):
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
-def choose_threshold(config, model_num):
-    """Return the Threshold that --threshold, --far or, without them, the model's EER gives; it needs no encoder.
-
-    Raises InputError where the model stores none for its checkpoint model_num.
-    """
-    measured = embedding.load_thresholds(config.model_path, model_num)
-    if config.threshold is not None:
-        return Threshold(config.threshold, *rates_at(measured, config.threshold), "given by --threshold")
-    points = measured["points"] if measured else {}
-    wanted = "eer" if config.far is None else str(config.far)
-    if wanted in points:
-        label = "EER" if config.far is None else f"FAR {config.far:.2g}"
-        point = points[wanted]
-        return Threshold(point["threshold"], point["far"], point["frr"], f"{label} of {measured['source']}")
-    flags = "" if config.far is None else f"--far is {config.far}: "
-    stored = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
-    remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
-    raise InputError(f"{flags}{config.model_path} stores {stored} for checkpoint {model_num}; {remedy}, or give "
-                     "--threshold", f"The model stores {stored}; {remedy}.")
-
-
-def rates_at(measured, value):
-    """Return FAR and FRR at a threshold, read off the curve of thresholds.json; None, None where there is none."""
-    if not measured or "curve" not in measured:
-        return None, None
-    return tuple(float(np.interp(value, measures.CURVE, measured["curve"][name])) for name in ("far", "frr"))
-
-
 class Verifier:
     """A loaded model that compares voices. `config` takes the model's feature flags; `notes` says what must be known.
 
@@ -197,12 +169,31 @@ class Verifier:
         self.encoder, stored = embedding.open_model(config)
         self.config, self.settings = config, features.feature_settings(config)
         self.measured = embedding.load_thresholds(config.model_path, config.model_num)
-        self.threshold = choose_threshold(config, config.model_num)
+        self.threshold = self.choose_threshold()
         self.notes = embedding.model_notes(config, stored)
 
+    def choose_threshold(self):
+        """Return the Threshold that --threshold, --far or, without them, the model's EER gives."""
+        config, measured = self.config, self.measured
+        if config.threshold is not None:
+            return Threshold(config.threshold, *self.rates(config.threshold), "given by --threshold")
+        points = measured["points"] if measured else {}
+        wanted = "eer" if config.far is None else str(config.far)
+        if wanted in points:
+            label = "EER" if config.far is None else f"FAR {config.far:.2g}"
+            point = points[wanted]
+            return Threshold(point["threshold"], point["far"], point["frr"], f"{label} of {measured['source']}")
+        flags = "" if config.far is None else f"--far is {config.far}: "
+        stored = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
+        remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
+        raise InputError(f"{flags}{config.model_path} stores {stored} for checkpoint {config.model_num}; {remedy}, or "
+                         "give --threshold", f"The model stores {stored}; {remedy}.")
+
     def rates(self, value):
-        """Return FAR and FRR measured at a threshold; None, None where the model stores none."""
-        return rates_at(self.measured, value)
+        """Return FAR and FRR measured at a threshold, read off the stored curve; None, None where there is none."""
+        if not self.measured or "curve" not in self.measured:
+            return None, None
+        return tuple(float(np.interp(value, measures.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
 
     def llr(self, score):
         """Return the log-likelihood ratio of a score, None where the model stores no calibration."""

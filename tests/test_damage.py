@@ -172,10 +172,9 @@ def load_model(at):
 
 def choose(at):
     """Choose thresholds in all ways, as far as they are stored."""
-    number = embedding.choose_exported(at.model)
     for argv in (["--threshold", "0.5"], [], ["--far", "0.01"]):
         config = configuration.get_config(["--model_path", str(at.model), *argv])
-        print(verification.choose_threshold(config, number))
+        print(verification.Verifier(config).threshold)
 
 
 def draw_history(at):

@@ -221,8 +221,9 @@ def test_each_program_judges_what_it_heard(enrol, here, corpus, trained, capsys,
     save = record.save_probe
 
     def save_and_be_replaced(config, wave, source):
-        save(config, wave, source)
-        return save(config, audio.load_audio(voices[1], config.sr), "another program")
+        heard = save(config, wave, source)
+        save(config, audio.load_audio(voices[1], config.sr), "another program")
+        return heard
 
     monkeypatch.setattr(record, "save_probe", save_and_be_replaced)
     flags = ["--verify", "--model_path", str(trained), "--input", str(voices[0])]

@@ -35,7 +35,13 @@ def test_the_window_judges_what_it_heard(trained, corpus, tmp_path, monkeypatch)
     listener.load()
     listener.enroll("Ana", voices[0])
     own, save = listener.verify(voices[0]), record.save_probe
-    monkeypatch.setattr(record, "save_probe", lambda config, wave, source: save(config, listener.sound(voices[1])[0]))
+
+    def save_and_be_replaced(config, wave, source):
+        heard = save(config, wave, source)
+        save(config, listener.sound(voices[1])[0], "another program")
+        return heard
+
+    monkeypatch.setattr(record, "save_probe", save_and_be_replaced)
     assert listener.verify(voices[0]).scores == own.scores
     assert own.scores == [("Ana", pytest.approx(1, abs=1e-5))]
 
