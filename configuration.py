@@ -410,16 +410,16 @@ def progress(iterable=None, **options):
 
 
 @contextlib.contextmanager
-def interrupts_held():
-    """Hold Ctrl-C back. Processes that start meanwhile never get it: whoever started them ends them."""
-    if not hasattr(signal, "pthread_sigmask"):          # Windows
+def interrupts_ignored():
+    """Ignore Ctrl-C, as processes that start meanwhile do for good: whoever started them ends them."""
+    if threading.current_thread() is not threading.main_thread():       # which alone may say so
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def run_on_cores(function, arguments, jobs, ordered=True):
@@ -430,7 +430,7 @@ def run_on_cores(function, arguments, jobs, ordered=True):
     import joblib
 
     work = joblib.Parallel(n_jobs=jobs or -1, return_as="generator" if ordered else "generator_unordered")
-    with interrupts_held():         # else a worker that still starts prints a traceback of its own
+    with interrupts_ignored():      # else a worker that still starts prints a traceback of its own
         return work(joblib.delayed(function)(*each) for each in arguments)
 
 

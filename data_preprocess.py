@@ -136,9 +136,9 @@ def preprocess(sources, folder, config):
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     write_json(folder / "manifest.json", {"settings": settings})
     arguments = [(name, source, folder, config) for name, source in sources.items()]
-    records = configuration.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
     totals, losses = collections.Counter(), []
     try:
+        records = configuration.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
         for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
             totals.update(record_totals(record))
             losses += [record["kept"]] if "kept" in record else []
