@@ -123,18 +123,6 @@ def test_the_detector_is_librosas_with_our_frames(voice):
     np.testing.assert_array_equal(audio.voiced(wave, **VOICE | {"top_db": 12}), expected)
 
 
-def test_silence_is_minus_6_in_every_channel():
-    """log10(0 + 1e-6)."""
-    np.testing.assert_allclose(audio.log_mel(np.zeros(800), sr=8000, nfft=512, window=0.025, hop=0.01), -6, atol=1e-6)
-
-
-@pytest.mark.parametrize(("decibels", "steady"), [(1.5, True), (2.5, False)])
-def test_a_level_that_moves_by_more_than_2_decibels_is_not_steady(decibels, steady):
-    """Half of the frames above, half below: that is their standard deviation."""
-    levels = np.where(np.arange(180) % 2, decibels, -decibels) / 10
-    assert audio.is_steady(np.broadcast_to(levels, (3, 40, 180))) is steady
-
-
 @pytest.mark.parametrize("wave", [np.zeros(8000), np.zeros(0), np.full(8000, 3e-5)])
 def test_silence_holds_no_speech(wave):
     assert len(audio.voiced(wave.astype(np.float32), **VOICE)) == 0

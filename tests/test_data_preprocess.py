@@ -277,15 +277,6 @@ def test_audio_outside_a_speakers_folder_is_named(tmp_path, capsys):
     assert "stray.wav lies in no speaker's folder" in capsys.readouterr().err
 
 
-def test_features_that_were_deleted_are_made_again(tmp_path):
-    raw = make_speakers(tmp_path / "raw", ["a"])
-    assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
-    before = (tmp_path / "train" / "a.npy").read_bytes()
-    (tmp_path / "train" / "a.npy").unlink()
-    assert preprocess(raw, tmp_path) == 0
-    assert (tmp_path / "train" / "a.npy").read_bytes() == before
-
-
 def test_two_folders_of_one_name_are_refused(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["Ame\u0301lie", "Am\u00e9lie"])
     assert "are one speaker's name: rename one of them" in fails(data_preprocess.main, *flags(raw, tmp_path))

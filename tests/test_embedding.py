@@ -142,14 +142,6 @@ def test_a_missing_export_is_made_once(copied, capsys):
     assert "exporting" not in capsys.readouterr().err
 
 
-def test_an_export_of_another_checkpoint_is_not_used(copied, made_features, tmp_path):
-    other = tmp_path / "other"
-    assert model.main(train_flags(made_features, other, "--iteration", 8, "--seed", 7)) == 0
-    shutil.copy(other / "encoder.tflite", copied)                           # the same size and perhaps number
-    np.testing.assert_allclose(weights_of(embedding.load_encoder(copied)[0]), weights_of(load_encoder(copied)[0]),
-                               atol=1e-5)
-
-
 def test_another_number_has_an_export_of_its_own(copied):
     best = embedding.choose_checkpoint(copied)
     before = (copied / "encoder.tflite").read_bytes()

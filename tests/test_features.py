@@ -62,12 +62,6 @@ def test_every_setting_must_be_the_models(write_features):
             features.check_features(speakers, settings | {"tisv_frame": 180}, settings | {name: value + 1}, "folder")
 
 
-def test_speakers_without_speech_have_a_description_and_no_features(write_features):
-    folder = write_features([[1], [2], [1]])
-    (folder / "s1.npy").unlink()
-    assert features.speakers_without_speech(folder) == ["s1"]
-
-
 def test_a_sign_that_only_looks_like_letters_stays_itself():
     assert features.speaker_name("\ufb01x") == "\ufb01x"               # the ligature fi
 

@@ -124,11 +124,6 @@ def test_the_bootstrap_resamples_speakers(monkeypatch):
         assert found["frr_at_far_0.01"] is None
 
 
-def test_an_interval_leaves_out_2_and_a_half_percent_on_both_sides():
-    assert measures.percentile_interval(np.arange(1001)) == (25, 975)
-    assert measures.percentile_interval([0.0] * 10 + [np.inf] * 90)[1] == np.inf
-
-
 def test_two_speakers_have_no_interval():
     """Only the draw of both holds target and non-target trials: it would tell a width of zero."""
     speakers = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
