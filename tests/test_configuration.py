@@ -1,5 +1,6 @@
 """Flags: the ancestors' names and defaults, what is refused, what a stored value does to a flag."""
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -94,6 +95,24 @@ def test_every_flag_has_help_and_every_number_a_range():
     numbers = [flag for flag in configuration.flags().values() if flag.type in (int, float)]
     assert len(numbers) > 25
     assert all(flag.low < flag.high for flag in numbers)
+
+
+def help_of(capsys, *argv):
+    """Return the flags in the help of a command, and its number of lines."""
+    with pytest.raises(SystemExit):
+        configuration.get_config(argv, "What it does.", "record")
+    printed = capsys.readouterr().out
+    return set(re.findall(r"^  --(\w+)", printed, re.MULTILINE)), printed.count("\n")
+
+
+def test_help_shows_the_flags_that_a_command_reads_and_help_all_every_one(capsys):
+    read, lines = help_of(capsys, "--help")
+    assert {"speaker", "device", "far", "sr", "model_path"} <= read
+    assert not read & {"lr", "hidden", "trials", "test_ratio", "tdsv_frame"}
+    assert lines < 80
+    everything, _ = help_of(capsys, "--help", "all")
+    assert everything == configuration.flags().keys()
+    assert configuration.get_config(["--lr", "0.1"], "", "record").lr == 0.1        # hidden, and accepted everywhere
 
 
 def test_importing_parses_and_prints_nothing():

@@ -54,14 +54,6 @@ def test_an_empty_folder_names_the_remedy(tmp_path):
         features.load_features(tmp_path)
 
 
-def test_every_setting_must_be_the_models(write_features):
-    speakers, settings = features.load_features(write_features([[1]]))
-    assert features.check_features(speakers, settings, settings, "folder") == []
-    for name, value in settings.items():
-        with pytest.raises(InputError, match=f"--{name} is|was made with --{name} {value}, the model with {value + 1}"):
-            features.check_features(speakers, settings | {"tisv_frame": 180}, settings | {name: value + 1}, "folder")
-
-
 def test_a_sign_that_only_looks_like_letters_stays_itself():
     assert features.speaker_name("\ufb01x") == "\ufb01x"               # the ligature fi
 

@@ -113,6 +113,12 @@ def test_an_error_is_one_line_and_exit_code_2(job, argv, words):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_the_readmes_pictures_are_there_and_small():
+    names = re.findall(r"!\[[^\]]+\]\((docs/[a-z]+\.png)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert names == ["docs/window.png", "docs/report.png"]
+    assert all(1000 < (ROOT / name).stat().st_size < 100_000 for name in names)
+
+
 def test_the_readmes_flags_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     known = subprocess.run([sys.executable, ROOT / "test.py", "--help", "all"], capture_output=True, text=True,

@@ -112,6 +112,13 @@ def test_a_model_folder_tells_everything(trained, made_features):
     assert embedding.load_thresholds(trained, 5) is None
 
 
+def test_each_checkpoint_measures_its_validation_loss_once(made_features, tmp_path, monkeypatch):
+    measured, loss = [], utils.Evaluation.loss
+    monkeypatch.setattr(utils.Evaluation, "loss", lambda self, w: measured.append(1) or loss(self, w))
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 8)) == 0
+    assert len(measured) == 2                                       # at 4 and at 8
+
+
 def test_training_learns(made_features, tmp_path):
     assert model.main(train_flags(made_features, tmp_path, "--iteration", 40, "--valid_every", 10)) == 0
     losses = [float(row["loss"]) for row in utils.History(tmp_path / "history.csv", 40).rows]

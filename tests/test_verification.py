@@ -276,6 +276,8 @@ def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice,
     name = f"Check_Point/model.ckpt-{embedding.choose_checkpoint(trained)}.data-00000-of-00001"
     sizes = [(folder / name).stat().st_size for folder in (trained, target)]
     assert sizes[1] < 0.5 * sizes[0]
+    number = embedding.choose_checkpoint(target)
+    assert embedding.read_origin(target / "encoder.tflite")["sha256"] == embedding.checkpoint_sha256(target, number)
     flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json", "--model_path"]
     printed = [verify(voice, voice / "00.wav", "--json", "--model_path", folder)[1] for folder in (trained, target)]
     assert json.loads(printed[0])["verdicts"] == json.loads(printed[1])["verdicts"]
