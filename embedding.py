@@ -65,7 +65,7 @@ class Encoder:
     @property
     def sha256(self):
         """The fingerprint of all weights, without the archive that tells where they come from."""
-        return hashlib.sha256(self.content.rpartition(b"PK\3\4")[0] or self.content).hexdigest()
+        return fingerprint([self.content.rpartition(b"PK\3\4")[0] or self.content])
 
     def interpreter(self):
         """Return a new interpreter, which has buffers of its own, and the numbers of its input and output."""
@@ -151,12 +151,18 @@ def read_origin(path):
         return {}
 
 
+def fingerprint(parts):
+    """Return the SHA-256 of parts, an iterable of bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()
+
+
 def checkpoint_sha256(model_path, number):
     """Return the fingerprint of a checkpoint's files."""
-    total, prefix = hashlib.sha256(), pathlib.Path(checkpoint_path(model_path, number))
-    for path in sorted(prefix.parent.glob(f"{prefix.name}.data-*")):
-        total.update(path.read_bytes())
-    return total.hexdigest()
+    prefix = pathlib.Path(checkpoint_path(model_path, number))
+    return fingerprint(path.read_bytes() for path in sorted(prefix.parent.glob(f"{prefix.name}.data-*")))
 
 
 def find_export(model_path, number):

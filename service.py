@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 2.0       # the process may finish a file for this long when 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the window must know of the model. These are plain values."""
+    """What the window must know of the model, in plain values."""
 
     sr: int                             # Hz
     threshold: float | None

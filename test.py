@@ -9,7 +9,6 @@ Without a list each speaker enrols with --utterance_number utterances; all other
 Figures, pictures and all scores are written to --report_path.
 """
 import functools
-import hashlib
 import pathlib
 import re
 import shlex
@@ -292,7 +291,7 @@ def gather_figures(findings, config):
     return figures | {
         "notes": findings.notes, "model": str(config.model_path), "model_num": config.model_num,
         "model_sha256": findings.encoder.sha256,
-        "data_sha256": fingerprint(path.read_bytes() for path in findings.sources),
+        "data_sha256": embedding.fingerprint(path.read_bytes() for path in findings.sources),
         "command": shlex.join(sys.argv), "versions": configuration.versions()}
 
 
@@ -303,14 +302,6 @@ def protocol_figures(evaluation):
             "probes": len(evaluation.probes), "probes_without_speech": evaluation.without_speech,
             "similarity": np.where(np.isfinite(similarity), similarity, None).tolist(),    # None: no speech
             "embedding_times_real_time": evaluation.embedded_seconds / evaluation.elapsed_seconds}
-
-
-def fingerprint(parts):
-    """Return the SHA-256 of parts, an iterable of bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
-    return total.hexdigest()
 
 
 def save_embeddings(path, findings):
