@@ -264,11 +264,8 @@ class Verifier:
             problem = "no speech" + (f": {lost[0]}" if lost else "")
         return replace(voice, problem=problem)
 
-    def compare(self, probe, voices, threshold=None):
-        """Return the Verdict on a probe, a Voice, against enrolled Voices; those with a problem are left out.
-
-        `threshold` is a Threshold; without it, the verifier's own.
-        """
+    def compare(self, probe, voices):
+        """Return the Verdict on a probe, a Voice, against enrolled Voices; those with a problem are left out."""
         voices = [voice for voice in voices if not voice.problem]
         if not voices:
             raise InputError("there is no enrolled speaker to compare with")
@@ -278,7 +275,7 @@ class Verifier:
         order = sorted(range(len(voices)), key=lambda index: -scores[index])
         best = voices[order[0]]
         score = scores[order[0]]
-        return Verdict(probe.name, "", best.name, score, self.llr(score), threshold or self.threshold, best.seconds,
+        return Verdict(probe.name, "", best.name, score, self.llr(score), self.threshold, best.seconds,
                        probe.seconds, [(voices[index].name, scores[index]) for index in order])
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import configuration
+import embedding
 import model
 from configuration import InputError, tf
 from encoder import Encoder, build_encoder, load_encoder, trainable_numbers
@@ -94,11 +95,20 @@ def test_an_ancestors_checkpoint_is_loaded(tmp_path, made_features, capsys, fail
     for ours, theirs in zip(loaded.trainable_variables, encoder.trainable_variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     assert (loaded.mean.numpy() == 0).all()
+    listened = embedding.load_encoder(tmp_path)[1]                                  # what its export tells
+    assert (listened.hidden, listened.proj, listened.num_layer, listened.model_num) == (7, 5, 3, 5)
     assert model.main(["--model_path", str(tmp_path), "--test_path", str(made_features / "test")]) == 0
     assert "does not say what features it was trained on" in capsys.readouterr().out
     assert "an ancestor's model is used as it is; copy its folder" in fails(
         model.main, "--model_path", tmp_path, "--export", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_checkpoint_of_another_network_is_no_ancestor(tmp_path):
+    checkpoint = tf.train.Checkpoint(weights=tf.Variable([1.0]))
+    checkpoint.write(str(tmp_path / "Check_Point" / "model.ckpt-3"))
+    with pytest.raises(InputError, match="holds no LSTM with projection: it is no model"):
+        load_encoder(tmp_path)
 
 
 def test_loading_names_what_is_wrong(trained, tmp_path):

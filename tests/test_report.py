@@ -10,6 +10,7 @@ import configuration
 import embedding
 import features
 import measures
+import report as report_room
 import test as evaluation_script
 import utils
 
@@ -100,6 +101,28 @@ def test_what_model_py_does_is_not_done_here(fails, flag, value):
 
 
 # ---- what is written --------------------------------------------------------------------------------------------
+
+def test_what_is_infinite_is_not_measurable():
+    figures = report_room.without_infinities({"cllr": {"value": np.inf, "low": 0.5, "high": None}})
+    assert figures == {"cllr": {"value": None, "low": 0.5, "high": None}}
+    assert [report_room.figure_text(value) for value in (None, 0.5)] == ["not measurable", "0.5000"]
+
+
+def test_notes_and_names_are_text_on_the_page(report):
+    figures = json.loads((report / "evaluation.json").read_text()) | {"notes": ["a <b> & c"], "model": "<i>x"}
+    page = report_room.web_page(figures, [])
+    assert "Note: a &lt;b&gt; &amp; c" in page
+    assert "model &lt;i&gt;x, checkpoint" in page
+    assert "<b>" not in page
+    assert "<i>" not in page
+
+
+def test_a_model_without_calibration_is_said(report):
+    figures = json.loads((report / "evaluation.json").read_text())
+    assert "not calibrated" not in report_room.text_table(*report_room.tables(figures)[0])
+    bare = {name: entry for name, entry in figures["measures"].items() if name not in ("cllr", "min_cllr")}
+    assert "not calibrated" in report_room.text_table(*report_room.tables(figures | {"measures": bare})[0])
+
 
 def test_the_report_agrees_with_the_scores(report):
     figures = json.loads((report / "evaluation.json").read_text())

@@ -1,6 +1,7 @@
 """model.py --verify: what is an enrolment and a probe, the threshold, the verdicts and exit codes, what is refused."""
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,15 @@ def test_without_a_name_all_are_compared_best_first(verify, corpus, voice):
     assert [line.split()[1] for line in printed.splitlines()[-3:]] == list(verdict["scores"])
     one = json.loads(verify(corpus / "test", voice / "01.wav", "--threshold", -1, "--json", "--speaker", "voice10")[1])
     assert one["verdicts"][0]["scores"] == pytest.approx({"voice10": verdict["scores"]["voice10"]})
+
+
+def test_a_stranger_has_as_many_chances_as_there_are_speakers():
+    """With a FAR of 0.1, one of three passes in 1 - 0.9^3 = 27 % of the cases."""
+    threshold = verification.Threshold(0.5, 0.1, 0.2, "by hand")
+    scores = [("a", 0.4), ("b", 0.3), ("c", 0.2)]
+    verdict = verification.Verdict("probe", "", "a", 0.4, None, threshold, 1.0, 1.0, scores)
+    assert "a stranger passes as one of these 3 in up to 27% of the cases" in str(verdict)
+    assert "a stranger" not in str(replace(verdict, scores=scores[:1]))
 
 
 def test_several_probes_are_all_the_same_person_or_not(verify, voice):
