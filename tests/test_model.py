@@ -16,6 +16,7 @@ from test_encoder import small_encoder
 import configuration
 import data_preprocess
 import embedding
+import encoder as encoder_room
 import features
 import model
 import utils
@@ -110,6 +111,18 @@ def test_a_model_folder_tells_everything(trained, made_features):
     assert thresholds["points"]["eer"].keys() == {"threshold", "far", "frr"}
     assert thresholds["source"] == "4 validation speakers, 3 enrolment utterances each"
     assert embedding.load_thresholds(trained, 5) is None
+
+
+def test_the_constants_are_those_of_the_paper():
+    """Section 3: gradients are clipped at 3, those of w and b scaled by 0.01, those of the projections by 0.5."""
+    assert (model.CLIP_NORM, encoder_room.SCALE_W_B, encoder_room.SCALE_PROJECTION) == (3.0, 0.01, 0.5)
+
+
+def test_each_batch_of_a_run_is_another(made_features, tmp_path):
+    config = configuration.get_config(train_flags(made_features, tmp_path, "--crop_min", 150, "--crop_max", 150))
+    trainer = model.Trainer(config, Encoder(4, 2, 1), features.load_features(config.train_path)[0], [])
+    np.testing.assert_array_equal(trainer.draw(3), trainer.draw(3))
+    assert not np.array_equal(trainer.draw(3), trainer.draw(4))
 
 
 def test_each_checkpoint_measures_its_validation_loss_once(made_features, tmp_path, monkeypatch):

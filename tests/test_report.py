@@ -124,6 +124,33 @@ def test_a_model_without_calibration_is_said(report):
     assert "not calibrated" in report_room.text_table(*report_room.tables(figures | {"measures": bare})[0])
 
 
+def test_pictures_of_an_earlier_report_go(tested, tmp_path):
+    findings, config = tested
+    figures = evaluation_script.gather_figures(findings, config)
+    history = [{"iteration": "1", "loss": "2.0", "valid_eer": ""}]
+    report_room.write_report(tmp_path, figures, findings.scored, findings.evaluation, history)
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"det", "scores", "map", "similarity", "training"}
+    report_room.write_report(tmp_path, figures, findings.scored)
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"det", "scores", "map"}
+
+
+def test_the_curve_has_no_point_at_infinity():
+    """Its axes are normal deviates: rates of 0 and 1 lie nowhere. Left of 7 thresholds are those with both rates."""
+    scores, labels = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), np.array([0, 0, 1, 0, 1, 1], bool)
+    curve = report_room.det_curve(scores, labels).axes[0].lines[0]
+    assert np.isfinite(curve.get_xydata()).all()
+    assert len(curve.get_xydata()) == 1                        # at 0.4: one of three others passes, one target fails
+
+
+def test_the_heat_map_shows_each_speakers_own_mean():
+    scores = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [-np.inf, -np.inf]])
+    labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], bool)
+    probes = [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")]
+    evaluation = utils.Evaluation(["a", "b"], probes, scores, labels, 1, 1.0, 1.0)
+    image = report_room.heat_map(evaluation).axes[0].images[0].get_array()
+    np.testing.assert_allclose(image, [[0.8, 0.2], [0.2, 0.8]])                     # silence is left out
+
+
 def test_the_report_agrees_with_the_scores(report):
     figures = json.loads((report / "evaluation.json").read_text())
     lines = [line.split(" ", 3) for line in (report / "scores.txt").read_text().splitlines()]

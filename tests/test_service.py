@@ -1,7 +1,9 @@
 """The process that listens for the window."""
 import multiprocessing
+import os
 import re
 import shutil
+import signal
 import threading
 
 import numpy as np
@@ -80,3 +82,57 @@ def test_the_window_hears_no_flags(trained, corpus, tmp_path, monkeypatch):
     assert len(answers) == 7
     assert all(len(answer) > 15 for answer in answers)
     assert not [answer for answer in answers if FLAG.search(answer.partition("measure with python test.py")[0])]
+
+
+@pytest.fixture
+def listener(trained, tmp_path, monkeypatch):
+    """A Service with a loaded model, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    listener = service.Service(configuration.get_config(["--model_path", str(trained)]))
+    assert listener.load().threshold is not None
+    return listener
+
+
+def test_an_enrolment_is_embedded_again_only_where_it_changed(listener, voice, monkeypatch):
+    listener.enroll("Ana", str(voice / "00.wav"))
+    listener.enroll("Bo", str(voice / "01.wav"))
+    embedded, voices = [], listener.verifier.voices
+    monkeypatch.setattr(listener.verifier, "voices", lambda path, name: embedded.append(name) or voices(path, name))
+    for _ in range(2):
+        assert [heard.name for heard in listener.voices()] == ["Ana", "Bo"]
+    listener.enroll("Bo", str(voice / "02.wav"))
+    assert [len(heard.files) for heard in listener.voices()] == [1, 2]
+    assert embedded == ["Ana", "Bo", "Bo"]
+
+
+def test_without_anybody_there_is_nothing_to_compare(listener, voice):
+    assert listener.compare() is None
+    listener.enroll("Ana", str(voice / "00.wav"))
+    assert listener.verify(str(voice / "01.wav")).scores[0][0] == "Ana"
+    with pytest.raises(InputError, match="at least two recordings must be enrolled"):
+        listener.draw("likeness", 300, 200, 96)
+    listener.forget("Ana")
+    assert listener.compare() is None
+
+
+def test_a_model_without_thresholds_has_none_in_the_window(trained, tmp_path):
+    bare = shutil.copytree(trained, tmp_path / "bare", ignore=shutil.ignore_patterns("thresholds.json"))
+    loaded = service.Service(configuration.get_config(["--model_path", str(bare)])).load()
+    assert (loaded.threshold, loaded.measured) == (None, (None, None))
+    assert "stores no threshold" in loaded.problem
+
+
+def test_the_error_rates_run_from_a_threshold_of_minus_1_to_1(listener):
+    rates = listener.load().rates
+    assert len(rates) == 401
+    assert rates[0] == (1.0, 0.0)                   # at -1 everybody passes
+    assert rates[-1][0] == 0.0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_a_process_that_hangs_is_ended(trained):
+    engine = service.Engine(configuration.get_config(["--model_path", str(trained)]))
+    assert isinstance(engine("list_enrolled"), list)
+    os.kill(engine.process.pid, signal.SIGSTOP)
+    engine.close()
+    assert not engine.process.is_alive()
