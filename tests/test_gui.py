@@ -1,5 +1,6 @@
 """The window on a screen of its own: what it says in each state, what its buttons and keys do, what it never does."""
 import contextlib
+import dataclasses
 import gc
 import io
 import os
@@ -331,6 +332,38 @@ def test_the_comparison_is_drawn_when_it_is_looked_at(open_window):
         assert canvas.type(canvas.find_all()[0]) == "image"
 
 
+def test_a_picture_is_asked_for_once_and_again_when_its_size_changed(open_window):
+    model = FakeModel("Ana", "Bo")
+    app = open_window(model)
+    app.tabs.select(1)
+    app.root.update()
+    for _ in range(3):
+        app.pictures.draw_visible()
+    assert app.pictures.drawing == {"likeness", "map"}
+    wait(app, settled(app))
+    asked = model.calls.count("draw")
+    assert asked == 2
+    app.pictures.show("map", (7, 7), None, "of a window that was smaller")
+    wait(app, settled(app))
+    assert model.calls.count("draw") == asked + 1
+
+
+@pytest.mark.parametrize(("level_db", "colour"), [(-50, "BAD"), (-40, "GOOD"), (-10, "GOOD"), (-5, "BAD")])
+def test_the_meter_is_green_where_speech_lies(ana_and_bo, level_db, colour):
+    board = ana_and_bo.probe.board
+    board.meter(level_db, 0.5)
+    bars = [board.canvas.itemcget(item, "fill") for item in board.canvas.find_all()
+            if board.canvas.type(item) == "rectangle"]
+    assert bars.count(getattr(gui, colour)) == 1
+
+
+def test_only_a_recording_can_be_cancelled(ana_and_bo):
+    for busy, possible in (("work", False), ("recording", True)):
+        ana_and_bo.become_busy(busy, "One moment …")
+        assert ana_and_bo.probe.cancel_button.instate(["!disabled"]) is possible
+    ana_and_bo.become_idle()
+
+
 # ---- recording --------------------------------------------------------------------------------------------------
 
 def test_level_countdown_and_escape(open_window):
@@ -395,7 +428,9 @@ def test_device_and_length_reach_the_recorder(open_window):
     app = open_window(FakeModel("Ana"), recorder, argv=["--seconds", "7", "--device", "usb"])
     assert app.settings.device["values"] == ("System default", "0: Built-in Audio", "3: USB microphone")
     choose(app, "Ana")
+    app.tabs.select(1)
     press(app, app.probe.record_button)
+    assert app.tabs.index("current") == 0                   # where the meter is
     app.settings.device.current(2)
     app.settings.seconds.set("2.5")
     press(app, app.probe.record_button)
@@ -405,6 +440,16 @@ def test_device_and_length_reach_the_recorder(open_window):
     app.settings.seconds.set("-1")
     press(app, app.probe.record_button)
     assert message(app) == "recording length is '-1': it must be from 1 to 3600 s"
+
+
+def test_it_records_at_the_rate_of_the_model(open_window):
+    rates, model = [], FakeModel("Ana")
+    load = model.load
+    model.load = lambda: dataclasses.replace(load(), sr=16000)
+    app = open_window(model, lambda seconds, sr, *_: rates.append(sr) or WAVE)
+    choose(app, "Ana")
+    press(app, app.probe.record_button)
+    assert rates == [16000]
 
 
 def test_a_microphone_plugged_in_later_is_found_when_the_list_is_opened(open_window):

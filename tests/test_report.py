@@ -1,4 +1,5 @@
 """The report of an evaluation: conditions, normalisation, the speakers that err most, the page, the embeddings."""
+import argparse
 import html.parser
 import json
 
@@ -140,6 +141,29 @@ def test_the_curve_has_no_point_at_infinity():
     curve = report_room.det_curve(scores, labels).axes[0].lines[0]
     assert np.isfinite(curve.get_xydata()).all()
     assert len(curve.get_xydata()) == 1                        # at 0.4: one of three others passes, one target fails
+
+
+def test_the_curve_tells_its_equal_error_rate():
+    """At 0.4 one of three others passes and one of two targets fails: (1/3 + 1/2) / 2."""
+    figure = report_room.det_curve(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([0, 0, 1, 0, 1], bool))
+    assert "EER 41.7% at threshold 0.400" in [line.get_label() for line in figure.axes[0].lines]
+
+
+def test_more_enrolment_utterances_are_their_mean():
+    """The first utterances of a and b are the other's voice, the two further ones their own."""
+    a, b = np.eye(2)
+    enrolled, probes = np.array([[b, a, a], [a, b, b]]), np.array([a, b])
+    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1")], np.eye(2), np.eye(2, dtype=bool), 3, 1.0, 1.0,
+                                  [], enrolled, probes)
+    assert evaluation_script.by_enrolment(evaluation) == [
+        ("1 enrolment utterance", 2, 1.0), ("3 enrolment utterances", 2, 0.0)]
+
+
+def test_a_cohort_of_the_test_speakers_is_noted(tested, made_features):
+    findings, config = tested
+    flags = argparse.Namespace(**vars(config) | {"snorm": str(made_features / "test")})
+    evaluation_script.gather_figures(findings, flags)
+    assert findings.notes.pop().startswith("3 speakers of --snorm")
 
 
 def test_the_heat_map_shows_each_speakers_own_mean():

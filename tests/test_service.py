@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.figure import Figure
 
 import configuration
 import record
@@ -136,3 +137,31 @@ def test_a_process_that_hangs_is_ended(trained):
     os.kill(engine.process.pid, signal.SIGSTOP)
     engine.close()
     assert not engine.process.is_alive()
+
+
+def test_ctrl_c_is_for_the_window_alone(trained):
+    engine = service.Engine(configuration.get_config(["--model_path", str(trained)]))
+    assert isinstance(engine("list_enrolled"), list)
+    os.kill(engine.process.pid, signal.SIGINT)
+    assert isinstance(engine("list_enrolled"), list)
+    engine.close()
+
+
+def test_a_probe_that_will_not_do_leaves_none(listener, voice, tmp_path):
+    """Nothing of the probe before may pass for a verdict on this one."""
+    listener.enroll("Ana", str(voice / "00.wav"))
+    assert listener.verify(str(voice / "01.wav")).scores
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 8000)
+    with pytest.raises(InputError, match="no speech"):
+        listener.verify(str(tmp_path / "silent.wav"))
+    assert listener.compare() is None
+
+
+def test_a_recording_is_most_like_itself(listener, voice):
+    for take in range(3):
+        listener.enroll("Ana", str(voice / f"0{take}.wav"))
+    figure = Figure()
+    listener.draw_likeness(figure)
+    cosines = figure.axes[0].images[0].get_array()
+    assert cosines.shape == (3, 3)
+    np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
