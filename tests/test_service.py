@@ -134,9 +134,15 @@ def test_the_error_rates_run_from_a_threshold_of_minus_1_to_1(listener):
 def test_a_process_that_hangs_is_ended(trained):
     engine = service.Engine(configuration.get_config(["--model_path", str(trained)]))
     assert isinstance(engine("list_enrolled"), list)
-    os.kill(engine.process.pid, signal.SIGSTOP)
-    engine.close()
-    assert not engine.process.is_alive()
+    pid = engine.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    ended = not closing.is_alive()
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    assert ended
 
 
 def test_ctrl_c_is_for_the_window_alone(trained):
