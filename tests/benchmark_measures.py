@@ -13,8 +13,6 @@ import time
 
 import numpy as np
 
-import measures
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -37,6 +35,7 @@ def measure(kind):
     """Return seconds and peak memory (MB) of one kind."""
     import resource
 
+    import measures
     import test
 
     if kind == "measures":

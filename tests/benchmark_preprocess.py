@@ -26,7 +26,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import voices
 
 import audio
-import data_preprocess
 
 BAR = 2.5
 ROUNDS = 3
@@ -35,7 +34,7 @@ SR = 8000
 
 def recordings(raw):
     """Return all recordings below a folder."""
-    return sorted(path for path in pathlib.Path(raw).rglob("*") if path.suffix.lower() in data_preprocess.SUFFIXES)
+    return sorted(path for path in pathlib.Path(raw).rglob("*") if path.suffix.lower() in audio.SUFFIXES)
 
 
 def plain_loop(raw):

@@ -14,9 +14,6 @@ import time
 
 import numpy as np
 
-from configuration import tf
-from encoder import build_encoder
-
 SIZES = {(4, 5): 0.8, (32, 5): 0.7, (64, 10): 0.6}     # (N, M): the most of PyTorch's time that we may take
 ROUNDS = 3
 
@@ -40,12 +37,13 @@ def tensorflow_step(n, m):
     """Return the project's own training step as a function without arguments."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     import configuration
+    import encoder
     import model
 
-    model.use_cores()
+    encoder.use_cores()
     config = configuration.get_config(["--train"])
-    step = model.build_step(build_encoder(config), model.build_optimizer(config), n, m, "softmax")
-    frames = tf.constant(crops(n, m))
+    step = model.build_step(encoder.build_encoder(config), model.build_optimizer(config), n, m, "softmax")
+    frames = configuration.tf.constant(crops(n, m))
     return lambda: float(step(frames))
 
 

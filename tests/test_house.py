@@ -1,6 +1,9 @@
 """The house: imports run one way, files and functions stay short, nothing happens at import."""
 import ast
+import importlib
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -82,3 +85,24 @@ def test_only_training_imports_the_tensorflow_encoder():
     importers = {room for room in HOUSE if "encoder" in imported(ast.walk(tree_of(room)))}
     assert importers == {"model"}
     assert "encoder" not in imported(tree_of("model").body)
+
+
+SCRIPTS = [*sorted((ROOT / "tests").glob("benchmark_*.py")), ROOT / "tests" / "pictures.py"]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_that_no_test_runs_uses_what_is_there(path):
+    """It is imported as a script is, without the project on the path, and what it takes of our rooms exists."""
+    load = f"import runpy; runpy.run_path({path.name!r}, run_name='imported')"
+    done = subprocess.run([sys.executable, "-c", load], cwd=path.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    taken = {(node.value.id, node.attr) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in HOUSE}
+    assert [f"{room}.{name}" for room, name in sorted(taken)
+            if not hasattr(importlib.import_module(room), name)] == []
+
+
+def test_the_scripts_are_those_of_the_makefile():
+    assert len(SCRIPTS) == 6
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(path.name in makefile for path in SCRIPTS if path.stem != "pictures")
