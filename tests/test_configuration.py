@@ -1,6 +1,8 @@
 """Flags: the ancestors' names and defaults, what is refused, what a stored value does to a flag."""
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -75,6 +77,10 @@ def test_a_stored_value_replaces_a_default_but_not_a_typed_flag():
     assert config.sr == 16000
     with pytest.raises(configuration.InputError, match=r"--nfft is 512, but folder was made with 1024"):
         configuration.adopt(config, {"nfft": 1024}, "folder")
+    configuration.adopt(config, {"top_db": 25}, "folder")                      # JSON may have written 25.0 so
+    for name, value in (("top_db", "25"), ("top_db", 500), ("hidden", 1.5), ("train", 1), ("loss", "triplet")):
+        with pytest.raises(configuration.InputError, match=f"folder is damaged: --{name} is "):
+            configuration.adopt(config, {name: value}, "folder")
     with pytest.raises(configuration.InputError, match="folder stores --mels, which no flag is"):
         configuration.adopt(config, {"mels": 80}, "folder")
 
@@ -95,6 +101,14 @@ def test_every_flag_has_help_and_every_number_a_range():
     numbers = [flag for flag in configuration.flags().values() if flag.type in (int, float)]
     assert len(numbers) > 25
     assert all(flag.low < flag.high for flag in numbers)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_workers_ignore_ctrl_c_and_their_parent_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    found = list(configuration.run_on_cores(signal.getsignal, [(signal.SIGINT,)] * 4, jobs=2))
+    assert found == [signal.SIG_IGN] * 4
+    assert signal.getsignal(signal.SIGINT) == before != signal.SIG_IGN
 
 
 def help_of(capsys, *argv):
