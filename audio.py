@@ -17,7 +17,7 @@ import numpy as np
 import scipy  # loads its parts when they are used
 import soundfile
 
-from configuration import InputError, LazyModule
+from common import InputError, LazyModule
 
 N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that an embedding reads

@@ -1,44 +1,17 @@
-"""The flags, shared by every command, and what all commands do alike: errors, progress, Ctrl-C, files, TensorFlow.
+"""The flags, shared by every command.
 
 `get_config` parses; nothing is parsed at import. Names, meaning and defaults of the older flags are those of
 ngdangha/Speaker_Verification and its origin Janghyun1230/Speaker_Verification.
 """
 import argparse
-import contextlib
 import functools
-import importlib
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
-import secrets
-import signal
 import sys
-import tempfile
-import threading
 from dataclasses import dataclass
 
-import tqdm
+from common import InputError
 
 LISTENERS = "model record gui"              # the commands that verify
 EVERYONE = f"data_preprocess test {LISTENERS}"
-
-
-class InputError(ValueError):
-    """What the user gave cannot be used; the message names the thing, the value and the remedy in one line.
-
-    Parameters
-    ----------
-    message : str
-        In the words of the command line; line breaks in what it quotes become blanks.
-    window : str, optional
-        The same in the words of the window, where they differ.
-    """
-
-    def __init__(self, message, window=None):
-        super().__init__(" ".join(message.splitlines()))
-        self.window = " ".join((window or message).splitlines())
 
 
 # ---- one flag ---------------------------------------------------------------------------------------------------
@@ -402,148 +375,3 @@ def print_skipped(losses):
         print("skipped:", loss, file=sys.stderr)
     if len(losses) > 20:
         print(f"skipped: {len(losses) - 20} more; the .json beside each speaker's features names them", file=sys.stderr)
-
-
-def progress(iterable=None, **options):
-    """Return a tqdm bar that a log file, unlike a terminal, shows only every 30 s."""
-    return tqdm.tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 30, dynamic_ncols=True, **options)
-
-
-@contextlib.contextmanager
-def interrupts_ignored():
-    """Ignore Ctrl-C, as processes that start meanwhile do for good: whoever started them ends them."""
-    if threading.current_thread() is not threading.main_thread():       # which alone may say so
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def run_on_cores(function, arguments, jobs, ordered=True):
-    """Return an iterator over function(*each) of each of the arguments, computed by `jobs` processes; None: all cores.
-
-    Where they are not `ordered`, results come as they are ready.
-    """
-    import joblib
-
-    work = joblib.Parallel(n_jobs=jobs or -1, return_as="generator" if ordered else "generator_unordered")
-    with interrupts_ignored():      # else a worker that still starts prints a traceback of its own
-        return work(joblib.delayed(function)(*each) for each in arguments)
-
-
-@contextlib.contextmanager
-def quiet_libraries():
-    """Keep what compiled libraries write to file descriptor 2; show it if anything but an InputError comes of it."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
-        try:
-            yield
-        except InputError:
-            raise
-        except BaseException:
-            chatter.seek(0)
-            os.write(kept, chatter.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def tensorflow():
-    """Return TensorFlow, loaded without its chatter; InputError where it is not installed."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        with quiet_libraries():
-            return importlib.import_module("tensorflow")
-    except ImportError as error:
-        raise InputError("TensorFlow is needed for training and export and cannot be loaded "
-                         f"({str(error).splitlines()[0]}): pip install -r requirements.txt") from error
-
-
-class LazyModule:
-    """A module that load() returns when something of it is used for the first time, by whatever thread."""
-
-    def __init__(self, load):
-        self.load, self.module, self.lock = load, None, threading.RLock()
-
-    def __getattr__(self, name):
-        """Return an attribute of the module."""
-        with self.lock:
-            self.module = self.module or self.load()
-        return getattr(self.module, name)
-
-
-tf = LazyModule(tensorflow)      # who only listens never loads it
-
-
-def versions():
-    """Return the versions of Python and of the libraries that figures depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for name in ("tensorflow", "keras", "ai-edge-litert", "librosa", "numpy", "scipy", "scikit-learn"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-# ---- files ---------------------------------------------------------------------------------------------------------
-
-def read_json(path, parse=None):
-    """Return what a JSON file holds, or parse(that); None where there is no file.
-
-    Raises InputError if it is no JSON that `write_json` could have written, or `parse` meets what it does not expect.
-    """
-    try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        json_bytes(value)
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    try:
-        return parse(value) if parse else value
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is of another program, or damaged ({type(error).__name__}: {error})") from error
-
-
-def private_folder(path):
-    """Make a folder that only its owner may enter; say so where an older one is open to others. Returns its Path."""
-    path = pathlib.Path(path)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        print(f"note: {path} is open to other users; close it with chmod 700 {path}", file=sys.stderr)
-    return path
-
-
-def write_whole(path, write, private=False):
-    """Call write(file) on a temporary file beside `path` and rename it: the file is there whole or not at all.
-
-    Only its owner may read a private one.
-    """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")      # two programs may write at once
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0),
-                             0o600 if private else 0o666)
-        with open(descriptor, "w+b") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path, value, private=False):
-    """Write a value as JSON, whole or not at all."""
-    content = json_bytes(value)
-    write_whole(path, lambda file: file.write(content), private)
-
-
-def json_bytes(value):
-    """Return a value as JSON; ValueError where it holds a number that is not finite, or half of a character."""
-    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

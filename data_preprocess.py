@@ -14,9 +14,10 @@ import sys
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import audio
+import common
 import configuration
 import features
-from configuration import InputError, progress, write_json
+from common import InputError, progress, write_json
 from features import feature_settings, speaker_name, visible_paths
 
 # ---- the corpus -------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def preprocess(sources, folder, config):
     arguments = [(name, source, folder, config) for name, source in sources.items()]
     totals, losses = collections.Counter(), []
     try:
-        records = configuration.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
+        records = common.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
         for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
             totals.update(record_totals(record))
             losses += [record["kept"]] if "kept" in record else []

@@ -23,9 +23,11 @@ import numpy as np
 import platformdirs
 
 import audio
+import common
 import configuration
 import measures
-from configuration import InputError, flags_stored, read_json, write_json
+from common import InputError, read_json, write_json
+from configuration import flags_stored
 
 EMBED_FRAMES = 160           # frames of a segment that an embedding reads (GE2E, section 3.2)
 EMBED_BATCH = 512            # segments embedded at a time
@@ -56,7 +58,7 @@ class Encoder:
         self.origin = read_origin(path)
         self.idle, self.lock = queue.LifoQueue(), threading.Lock()
         try:
-            with configuration.quiet_libraries():           # LiteRT tells of its delegate once
+            with common.quiet_libraries():           # LiteRT tells of its delegate once
                 self.idle.put(self.interpreter())
         except (ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"{path} cannot be read as an encoder: {error}") from error
@@ -127,9 +129,9 @@ def embed_speaker(encoder, speaker):
 
 def embed_files(encoder, paths, config):
     """Return {path: (d-vector (D,) or None, seconds of speech, why it gave none)} of recordings, read on all cores."""
-    read = configuration.run_on_cores(audio.read_utterance, [(path, config) for path in paths], config.jobs)
+    read = common.run_on_cores(audio.read_utterance, [(path, config) for path in paths], config.jobs)
     found = {}
-    for path, (cuts, entry) in zip(paths, configuration.progress(read, total=len(paths), unit="file"), strict=True):
+    for path, (cuts, entry) in zip(paths, common.progress(read, total=len(paths), unit="file"), strict=True):
         vector = embed(encoder, cuts) if len(cuts) else None
         found[path] = vector, entry["speech_seconds"], entry["dropped"]
     return found
@@ -200,7 +202,7 @@ def make_export(model_path, number, path):
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"the export ended with {done.returncode}"]
-        return lines[-1].removeprefix("error: ").removeprefix("configuration.InputError: ")
+        return lines[-1].removeprefix("error: ").removeprefix("common.InputError: ")
     return ""
 
 

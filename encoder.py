@@ -15,12 +15,12 @@ import zipfile
 import joblib
 import numpy as np
 
-import configuration
+import common
 import embedding
 from audio import N_MELS
-from configuration import InputError, write_whole
+from common import InputError, write_whole
 
-tf = configuration.tensorflow()
+tf = common.tensorflow()
 
 SCALE_W_B = 0.01             # gradient scale of w and b
 SCALE_PROJECTION = 0.5       # gradient scale of the projections
@@ -179,7 +179,7 @@ def export(encoder, path, model_path, model_num):
         The checkpoint's number.
     """
     function = encoder.__call__.get_concrete_function()
-    with configuration.quiet_libraries():
+    with common.quiet_libraries():
         content = tf.lite.TFLiteConverter.from_concrete_functions([function], encoder).convert()
     flags = {"hidden": encoder.hidden, "proj": encoder.proj, "num_layer": len(encoder.layers)}
     origin = {"model_num": model_num, "sha256": embedding.checkpoint_sha256(model_path, model_num), "flags": flags}

@@ -14,7 +14,7 @@ import numpy as np
 
 import configuration
 from audio import N_MELS
-from configuration import InputError, read_json, write_json, write_whole
+from common import InputError, read_json, write_json, write_whole
 
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
 LARGEST = 1e9                # of the numbers in features: the encoder computes with them in float32

@@ -17,7 +17,7 @@ import embedding
 import features
 import record
 import service
-from configuration import InputError
+from common import InputError
 from service import shortened
 
 try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # loads its parts when they are used
 
-from configuration import InputError
+from common import InputError
 
 FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
 P_TARGETS = (0.01, 0.05)         # prior probabilities of a target trial in the detection costs

@@ -22,13 +22,15 @@ import time
 import numpy as np
 
 import audio
+import common
 import configuration
 import embedding
 import features
 import measures
 import utils
 import verification
-from configuration import InputError, flags_stored, tf, write_json
+from common import InputError, tf, write_json
+from configuration import flags_stored
 
 CLIP_NORM = 3.0              # global norm of the gradients
 LOG_EVERY = 100              # iterations per row of history.csv
@@ -131,7 +133,7 @@ def write_config(config, stored, encoder, *, training, validation, notes):
     write_json(os.path.join(config.model_path, "config.json"), {
         "flags": {name: value for name, value in vars(config).items() if name != "given"}
         | ({"init_from": stored["flags"].get("init_from")} if config.restore else {}), "notes": notes,
-        "commands": [*commands, shlex.join(sys.argv)], "versions": configuration.versions(),
+        "commands": [*commands, shlex.join(sys.argv)], "versions": common.versions(),
         "normalisation": stored["normalisation"] if config.restore else normalisation,
         "speakers": names, "training": sorted({*names, *stored.get("training", ())}),
         "validation": [speaker.name for speaker in validation]})
@@ -244,7 +246,7 @@ class Trainer:
         """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""
         config = self.config
         with (graceful_interrupt() as interrupted,
-              configuration.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
+              common.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
             for frames in self.batches():
                 loss = float(self.step(frames))
                 if not math.isfinite(loss):

@@ -28,11 +28,12 @@ import numpy as np
 import soundfile
 
 import audio
+import common
 import configuration
 import embedding
 import features
 import verification
-from configuration import InputError, private_folder, write_whole
+from common import InputError, private_folder, write_whole
 
 BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
 PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
@@ -72,7 +73,7 @@ def devices(rescan=False):
     sounddevice = portaudio()
     if rescan and "microphone" not in {thread.name for thread in threading.enumerate()}:     # it may hang in a driver
         try:
-            with configuration.quiet_libraries():
+            with common.quiet_libraries():
                 sounddevice._terminate()
                 sounddevice._initialize()
         except sounddevice.PortAudioError as error:
@@ -127,7 +128,7 @@ def record(seconds, sr, device=None, on_level=None, cancelled=None):
     blocks, done, wanted = queue.Queue(), threading.Event(), round(seconds * sr)
     # A driver that hangs cannot be stopped; a daemon thread can be left behind.
     thread = threading.Thread(target=capture_blocks, args=(blocks, done, sr, device), name="microphone", daemon=True)
-    with configuration.quiet_libraries():
+    with common.quiet_libraries():
         thread.start()
         try:
             return collect_samples(blocks, wanted, sr, on_level, cancelled)

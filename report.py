@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 
 import measures
-from configuration import write_json, write_whole
+from common import write_json, write_whole
 
 FEWEST_TARGETS = 30          # with fewer target trials, figures are not trustworthy
 FEW_TARGETS = "not trustworthy: fewer than 30 target trials"

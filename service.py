@@ -22,7 +22,7 @@ import features
 import measures
 import record
 import verification
-from configuration import InputError
+from common import InputError
 
 PATIENCE_SECONDS = 2.0       # the process may finish a file for this long when the window closes
 

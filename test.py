@@ -19,13 +19,14 @@ import numpy as np
 import scipy
 
 import audio
+import common
 import configuration
 import embedding
 import features
 import measures
 import report
 import utils
-from configuration import InputError, write_whole
+from common import InputError, write_whole
 
 SCORED_AT_ONCE = 100_000     # trials
 PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
@@ -257,7 +258,7 @@ def embed_cohort(encoder, folder, config):
     speakers, settings = features.load_features(folder)
     notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
     names = [speaker.name for speaker in speakers]
-    speakers = configuration.progress(speakers, desc=f"cohort {folder}", unit="speaker")
+    speakers = common.progress(speakers, desc=f"cohort {folder}", unit="speaker")
     vectors = [measures.unit_mean(list(embedding.embed_speaker(encoder, speaker).values())) for speaker in speakers]
     return names, np.stack(vectors), notes
 
@@ -292,7 +293,7 @@ def gather_figures(findings, config):
         "notes": findings.notes, "model": str(config.model_path), "model_num": config.model_num,
         "model_sha256": findings.encoder.sha256,
         "data_sha256": embedding.fingerprint(path.read_bytes() for path in findings.sources),
-        "command": shlex.join(sys.argv), "versions": configuration.versions()}
+        "command": shlex.join(sys.argv), "versions": common.versions()}
 
 
 def protocol_figures(evaluation):

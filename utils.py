@@ -18,7 +18,7 @@ import scipy  # loads its parts when they are used
 import data_preprocess
 import features
 from audio import N_MELS
-from configuration import InputError, tf, write_whole
+from common import InputError, tf, write_whole
 from measures import Scored, operating_points, unit_mean
 
 # ---- batches ----------------------------------------------------------------------------------------------------

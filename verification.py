@@ -18,7 +18,7 @@ import configuration
 import embedding
 import features
 import measures
-from configuration import InputError
+from common import InputError
 from features import normal_form
 
 # ---- what is enrolled, what is a probe --------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def crops(n, m):
 def tensorflow_step(n, m):
     """Return the project's own training step as a function without arguments."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    import common
     import configuration
     import encoder
     import model
@@ -43,7 +44,7 @@ def tensorflow_step(n, m):
     encoder.use_cores()
     config = configuration.get_config(["--train"])
     step = model.build_step(encoder.build_encoder(config), model.build_optimizer(config), n, m, "softmax")
-    frames = configuration.tf.constant(crops(n, m))
+    frames = common.tf.constant(crops(n, m))
     return lambda: float(step(frames))
 
 

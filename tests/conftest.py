@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import voices
 
+import common
 import configuration
 import data_preprocess
 import embedding
@@ -82,7 +83,7 @@ def write_features(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         flags = features.feature_settings(configuration.get_config([])) | settings
-        configuration.write_json(folder / "manifest.json", {"settings": flags})
+        common.write_json(folder / "manifest.json", {"settings": flags})
         for index, counts in enumerate(speakers):
             rows = sum(counts)
             values = 1e6 * index + 1e3 * np.arange(rows)[:, None, None] + np.arange(180) + np.zeros((40, 1))
@@ -91,7 +92,7 @@ def write_features(tmp_path):
             entries = [{"file": f"{i}.wav", "first": int(first), "count": count, "seconds": 2.0, "speech_seconds": 1.8,
                         "dropped": "" if count else "is silent"}
                        for i, (first, count) in enumerate(zip(firsts, counts, strict=False))]
-            configuration.write_json(folder / f"s{index}.json", {"utterances": entries})
+            common.write_json(folder / f"s{index}.json", {"utterances": entries})
         return folder
 
     return write

@@ -10,7 +10,7 @@ import soundfile
 
 import audio
 import configuration
-from configuration import InputError
+from common import InputError
 
 
 def tone(seconds, sr=16000, frequency=440.0):

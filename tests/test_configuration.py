@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import common
 import configuration
 
 ROOT = pathlib.Path(configuration.__file__).parent
@@ -66,7 +67,7 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(argv, words, fails):
     (["--nfft", "128"], "--nfft is 128: a window of 0.025 s at 8000 Hz has 200 samples"),
 ])
 def test_flags_that_do_not_fit_each_other(argv, words):
-    with pytest.raises(configuration.InputError, match=words):
+    with pytest.raises(common.InputError, match=words):
         configuration.check_relations(configuration.get_config(argv))
     configuration.check_relations(configuration.get_config(["--train", "--speed", "0.1", "--crop_max", "163"]))
 
@@ -75,17 +76,17 @@ def test_a_stored_value_replaces_a_default_but_not_a_typed_flag():
     config = configuration.get_config(["--nfft", "512"])
     configuration.adopt(config, {"sr": 16000, "nfft": 512}, "folder")
     assert config.sr == 16000
-    with pytest.raises(configuration.InputError, match=r"--nfft is 512, but folder was made with 1024"):
+    with pytest.raises(common.InputError, match=r"--nfft is 512, but folder was made with 1024"):
         configuration.adopt(config, {"nfft": 1024}, "folder")
     configuration.adopt(config, {"top_db": 25}, "folder")                      # JSON may have written 25.0 so
     for name, value in (("top_db", "25"), ("top_db", 500), ("hidden", 1.5), ("train", 1), ("loss", "triplet")):
-        with pytest.raises(configuration.InputError, match=f"folder is damaged: --{name} is "):
+        with pytest.raises(common.InputError, match=f"folder is damaged: --{name} is "):
             configuration.adopt(config, {name: value}, "folder")
-    with pytest.raises(configuration.InputError, match="folder stores --mels, which no flag is"):
+    with pytest.raises(common.InputError, match="folder stores --mels, which no flag is"):
         configuration.adopt(config, {"mels": 80}, "folder")
 
 
-@pytest.mark.parametrize("error", [configuration.InputError("no"), PermissionError(13, "no"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [common.InputError("no"), PermissionError(13, "no"), KeyboardInterrupt()])
 def test_run_turns_errors_into_exit_code_2(error, capsys):
     def work(config):
         raise error
@@ -106,7 +107,7 @@ def test_every_flag_has_help_and_every_number_a_range():
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 def test_workers_ignore_ctrl_c_and_their_parent_does_not():
     before = signal.getsignal(signal.SIGINT)
-    found = list(configuration.run_on_cores(signal.getsignal, [(signal.SIGINT,)] * 4, jobs=2))
+    found = list(common.run_on_cores(signal.getsignal, [(signal.SIGINT,)] * 4, jobs=2))
     assert found == [signal.SIG_IGN] * 4
     assert signal.getsignal(signal.SIGINT) == before != signal.SIG_IGN
 

@@ -16,6 +16,7 @@ import warnings
 import numpy as np
 import pytest
 
+import common
 import configuration
 import data_preprocess
 import embedding
@@ -26,7 +27,7 @@ import record
 import test
 import utils
 import verification
-from configuration import InputError
+from common import InputError
 
 MUTATIONS = 500
 REFUSED = 350                # of these, at least; without it a test that damages nothing would pass
@@ -207,12 +208,12 @@ def folders(made_features, trained, tmp_path, monkeypatch):
     for name in ("voice08.npy", "voice08.json", "voice09.npy", "voice09.json", "manifest.json"):
         shutil.copy(made_features / "test" / name, tmp_path / "features")
     path = tmp_path / "features" / "voice08.json"
-    configuration.write_json(path, json.loads(path.read_text()) | {"recordings": ["voice08/a.wav"]})
+    common.write_json(path, json.loads(path.read_text()) | {"recordings": ["voice08/a.wav"]})
     stored = json.loads((trained / "thresholds.json").read_text())
     stored["points"]["0.01"] = {"threshold": 0.75, "far": 0.01, "frr": 0.5}
     for name, left_out in (("model", "logs"), ("listener", "Check_Point")):
         shutil.copytree(trained, tmp_path / name, ignore=shutil.ignore_patterns("logs", left_out))
-        configuration.write_json(tmp_path / name / "thresholds.json", stored)
+        common.write_json(tmp_path / name / "thresholds.json", stored)
     return tmp_path
 
 

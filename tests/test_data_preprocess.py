@@ -14,6 +14,7 @@ import soundfile
 from test_audio import tone
 
 import audio
+import common
 import configuration
 import data_preprocess
 import features
@@ -203,7 +204,7 @@ def test_settings_not_typed_are_the_folders(tmp_path):
     assert preprocess(other, tmp_path) == 0
     speakers, settings = features.load_features(tmp_path / "train")
     assert settings["sr"] == 16000
-    assert configuration.read_json(tmp_path / "train" / "manifest.json")["totals"]["speakers"] == 2
+    assert common.read_json(tmp_path / "train" / "manifest.json")["totals"]["speakers"] == 2
     assert [speaker.name for speaker in speakers] == ["a", "b"]
 
 
@@ -248,20 +249,20 @@ def test_two_folders_of_different_settings_are_not_mixed(tmp_path, fails):
 
 def test_a_manifest_of_another_program_is_refused(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["a"])
-    configuration.write_json(tmp_path / "train" / "manifest.json", {"name": "web app"})
+    common.write_json(tmp_path / "train" / "manifest.json", {"name": "web app"})
     assert "is of another program" in fails(data_preprocess.main, *flags(raw, tmp_path))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    configuration.write_json(tmp_path / "a.json", {"a": 1})
+    common.write_json(tmp_path / "a.json", {"a": 1})
 
     def fail(file):
         file.write(b"half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        configuration.write_whole(tmp_path / "a.json", fail)
-    assert configuration.read_json(tmp_path / "a.json") == {"a": 1}
+        common.write_whole(tmp_path / "a.json", fail)
+    assert common.read_json(tmp_path / "a.json") == {"a": 1}
     assert os.listdir(tmp_path) == ["a.json"]
 
 
@@ -284,10 +285,10 @@ def test_two_folders_of_one_name_are_refused(tmp_path, fails):
 
 def test_a_description_of_another_program_is_left_alone(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["a"])
-    configuration.write_json(tmp_path / "train" / "a.json", {"utterances": []})
+    common.write_json(tmp_path / "train" / "a.json", {"utterances": []})
     assert "a.json was not made by data_preprocess.py: name a new folder" in fails(
         data_preprocess.main, *flags(raw, tmp_path, "--test_ratio", 0))
-    assert configuration.read_json(tmp_path / "train" / "a.json") == {"utterances": []}
+    assert common.read_json(tmp_path / "train" / "a.json") == {"utterances": []}
 
 
 @pytest.mark.parametrize("change", ["time", "size", "settings", "gone"])
@@ -297,7 +298,7 @@ def test_features_are_made_again_where_their_origin_changed(tmp_path, change):
     os.utime(path, ns=(0, 5_000_000_000))
     first = data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
     before = np.load(tmp_path / "out" / "a.npy", allow_pickle=False)
-    configuration.write_json(tmp_path / "out" / "a.json", first | {"note": "as it was"})
+    common.write_json(tmp_path / "out" / "a.json", first | {"note": "as it was"})
     assert "note" in data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
     if change in ("time", "size"):
         soundfile.write(path, tone(1.0 if change == "time" else 1.5, 8000, 900), 8000)

@@ -19,7 +19,7 @@ import measures
 import model
 import utils
 import verification
-from configuration import InputError
+from common import InputError
 from encoder import export, load_encoder, trainable_numbers
 
 

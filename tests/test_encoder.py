@@ -8,7 +8,7 @@ import pytest
 import configuration
 import embedding
 import model
-from configuration import InputError, tf
+from common import InputError, tf
 from encoder import Encoder, build_encoder, load_encoder, trainable_numbers
 
 

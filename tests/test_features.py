@@ -8,7 +8,7 @@ import pytest
 
 import configuration
 import features
-from configuration import InputError
+from common import InputError
 
 
 @pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "a\\b", "a\nb", "", " a", "a:b", "manifest"])

@@ -23,7 +23,7 @@ import configuration
 import gui
 import record
 import service
-from configuration import InputError
+from common import InputError
 
 tk = pytest.importorskip("tkinter")
 ROOT = pathlib.Path(gui.__file__).parent

@@ -12,21 +12,22 @@ import configuration
 ROOT = pathlib.Path(configuration.__file__).parent
 # From the top downwards: a room imports only rooms that stand below it, and of these only what it needs.
 HOUSE = {
-    "gui": "service record embedding features audio configuration",
-    "service": "record verification embedding features measures audio configuration",
-    "record": "verification embedding features audio configuration",
-    "test": "report embedding utils features measures audio configuration",
-    "report": "measures configuration",
-    "model": "encoder utils embedding verification features measures audio configuration",
-    "verification": "embedding features measures audio configuration",
-    "encoder": "embedding audio configuration",
-    "embedding": "measures audio configuration",
-    "utils": "data_preprocess features measures audio configuration",
-    "data_preprocess": "features audio configuration",
-    "features": "audio configuration",
-    "measures": "configuration",
-    "audio": "configuration",
-    "configuration": ""}
+    "gui": "service record embedding features audio configuration common",
+    "service": "record verification embedding features measures audio common",
+    "record": "verification embedding features audio configuration common",
+    "test": "report embedding utils features measures audio configuration common",
+    "report": "measures common",
+    "model": "encoder utils embedding verification features measures audio configuration common",
+    "verification": "embedding features measures audio configuration common",
+    "encoder": "embedding audio common",
+    "embedding": "measures audio configuration common",
+    "utils": "data_preprocess features measures audio common",
+    "data_preprocess": "features audio configuration common",
+    "features": "audio configuration common",
+    "measures": "common",
+    "audio": "common",
+    "configuration": "common",
+    "common": ""}
 HEAVY = {"tensorflow", "sklearn", "matplotlib", "sounddevice", "numba", "ai_edge_litert"}
 
 

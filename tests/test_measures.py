@@ -9,7 +9,7 @@ import sklearn.isotonic
 import sklearn.metrics
 
 import measures
-from configuration import InputError
+from common import InputError
 
 
 def draw(n=400, ties=1, seed=0):

@@ -13,6 +13,7 @@ import pytest
 from conftest import evaluate, train_flags
 from test_encoder import small_encoder
 
+import common
 import configuration
 import data_preprocess
 import embedding
@@ -20,7 +21,7 @@ import encoder as encoder_room
 import features
 import model
 import utils
-from configuration import InputError, tf
+from common import InputError, tf
 from encoder import Encoder, load_encoder
 
 ROOT = pathlib.Path(model.__file__).parent
@@ -234,7 +235,7 @@ def test_a_run_that_goes_on_with_other_speakers_says_so(made_features, tmp_path,
 def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_features, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("Check_Point"))
-    configuration.write_json(folder / "thresholds.json", {
+    common.write_json(folder / "thresholds.json", {
         "model_num": 5, "points": {"eer": {"threshold": 0, "far": 0, "frr": 0}}, "source": "a deleted run",
         "best": {"model_num": 5, "valid_loss": -1.0}})
     assert (folder / "encoder.tflite").exists()

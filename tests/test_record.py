@@ -15,10 +15,11 @@ import pytest
 import soundfile
 
 import audio
+import common
 import configuration
 import embedding
 import record
-from configuration import InputError
+from common import InputError
 
 ROOT = pathlib.Path(record.__file__).parent
 
@@ -151,9 +152,9 @@ def test_an_enrolment_that_does_not_fit_is_refused_by_name(enrol, here, corpus, 
     np.save(path, np.zeros((9, 40, 180), np.float32))
     assert "anna.npy and the .json beside it do not belong together" in refusal()
     path.write_bytes(good)
-    configuration.write_json(path.with_suffix(".json"), told | {"settings": told["settings"] | {"sr": 4000}})
+    common.write_json(path.with_suffix(".json"), told | {"settings": told["settings"] | {"sr": 4000}})
     assert "anna.npy was made with --sr 4000, the model has 8000: --replace True starts it over" in refusal()
-    configuration.write_json(path.with_suffix(".json"), told | {"speaker": "Anna"})
+    common.write_json(path.with_suffix(".json"), told | {"speaker": "Anna"})
     assert "is Anna's here" in refusal()
     path.with_suffix(".json").unlink()
     assert "was not made by record.py: --replace True" in fails(record.main, *again)
@@ -282,13 +283,13 @@ def test_a_damaged_description_can_be_replaced_and_forgotten(enrol, here, corpus
         assert files(here) == ["precious.txt", "raw_data/anna/her own.wav"]
     shutil.rmtree(here / "raw_data")
     assert enrol(voice) == 0
-    configuration.write_json(here / "enroll" / "anna.json", description(here, "anna") | {
+    common.write_json(here / "enroll" / "anna.json", description(here, "anna") | {
         "recordings": [str(here / "precious.txt")]})
     assert record.main(["--forget", "--speaker", "anna"]) == 0
     assert files(here) == ["precious.txt"]                           # a recording of anna lies in anna's folder
     assert enrol(voice) == 0
     (here / "precious.wav").touch()
-    configuration.write_json(here / "enroll" / "anna.json", description(here, "anna") | {
+    common.write_json(here / "enroll" / "anna.json", description(here, "anna") | {
         "recordings": [str(here / "precious.wav")]})
     assert record.main(["--forget", "--speaker", "anna"]) == 0
     assert files(here) == ["precious.txt", "precious.wav"]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import configuration
 import record
 import service
-from configuration import InputError
+from common import InputError
 
 
 def test_a_process_that_dies_is_an_error_and_no_wait(engine):

@@ -9,7 +9,7 @@ import audio
 import configuration
 import embedding
 import test as evaluation_script
-from configuration import InputError
+from common import InputError
 
 LIST = """1 voice08/00.wav voice08/01.wav
 0 voice08/00.wav voice09/01.wav

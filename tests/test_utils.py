@@ -7,7 +7,7 @@ import configuration
 import features
 import measures
 import utils
-from configuration import InputError, tf
+from common import InputError, tf
 
 # Similarity matrices [speaker][utterance][enrolled speaker] that Janghyun1230/Speaker_Verification published in its
 # README (TI-SV, 60000 iterations), with what it reported: EER 0.25 at 0.53, and 0.15 at 0.50, where its grid began.

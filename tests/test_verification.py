@@ -9,12 +9,13 @@ import soundfile
 from conftest import evaluate
 
 import audio
+import common
 import configuration
 import embedding
 import features
 import model
 import verification
-from configuration import InputError, tf
+from common import InputError, tf
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_another_operating_point_or_none(trained, tmp_path, voice, fails):
     shutil.copytree(trained, copy)
     stored = json.loads((copy / "thresholds.json").read_text())
     stored["points"]["0.01"] = {"threshold": 0.75, "far": 0.01, "frr": 0.5}
-    configuration.write_json(copy / "thresholds.json", stored)
+    common.write_json(copy / "thresholds.json", stored)
     config = configuration.get_config(["--model_path", str(copy), "--far", "0.01"])
     assert str(verification.Verifier(config).threshold) == ("0.7500 (FAR 0.01 of 4 validation speakers, "
         "3 enrolment utterances each: FAR 1.00%, FRR 50.00%)")
@@ -259,11 +260,11 @@ def test_what_verification_refuses(trained, voice, made_features, tmp_path, fail
                           (np.where(np.arange(180) == 7, np.nan, good), "x.npy holds numbers that are not finite"),
                           (good[1:], "x.npy and the .json beside it do not belong together")):
         np.save(path, values, allow_pickle=True)
-        configuration.write_json(path.with_suffix(".json"), told)
+        common.write_json(path.with_suffix(".json"), told)
         assert words in refused(path, voice)
         assert words in refused(voice, path)
     np.save(path, good)
-    configuration.write_json(path.with_suffix(".json"), told | {"settings": told["settings"] | {"sr": 16000}})
+    common.write_json(path.with_suffix(".json"), told | {"settings": told["settings"] | {"sr": 16000}})
     assert "x.npy was made with --sr 16000, the model with 8000" in refused(voice, path)
 
 
@@ -297,7 +298,7 @@ def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice,
     assert embedding.load_encoder(other)[1].model_num == last
     shutil.copytree(trained, tmp_path / "tested")               # thresholds measured for one that is not the best
     told = json.loads((tmp_path / "tested" / "thresholds.json").read_text())
-    configuration.write_json(tmp_path / "tested" / "thresholds.json",
+    common.write_json(tmp_path / "tested" / "thresholds.json",
                              told | {"model_num": last, "best": {"model_num": last - 1}})
     third = tmp_path / "third"
     with monkeypatch.context() as patch:
