@@ -1,4 +1,4 @@
-"""One recording: samples → voiced speech → log-mel segments.
+"""One recording: samples → voiced speech → one level → log-mel segments, and what is known of the recording.
 
     wave = audio.load_audio("one.wav", 16000)                    (S,) samples at 16 kHz
     cuts = audio.segments(wave, config)                          (K, 40, 180), K may be 0
@@ -24,6 +24,11 @@ SEGMENT_HOP = 80             # frames between the starts of two segments: half o
 MIN_SPEECH_SECONDS = 0.5     # an utterance with less gives no segment
 SILENT_PEAK = 1e-4           # full scale is 1: three steps of 16-bit audio, -80 dB
 STEADY_DB = 2.0              # standard deviation of the level below which a sound is no speech
+FLOOR_PERCENTILE = 10        # of the levels of frames, which is the noise floor
+LEAST_TOP_DB = 8.0           # dB below the loudest frame that stay speech, however high the noise floor
+QUIET_DB = -100.0            # of full scale: the level of digital silence
+SNR_RANGE = (-10.0, 50.0)    # dB, of the estimates
+BAND_DB = 50.0               # the band ends where the mean spectrum lies this much below its peak
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
 STFT_BLOCK = 1024            # frames transformed at a time; they stay in the processor's cache
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
@@ -171,8 +176,14 @@ def truncation_problem(recording, samples_read):
 
 # ---- speech -----------------------------------------------------------------------------------------------------
 
-def voiced(wave, *, sr, window, hop, top_db):
-    """Join the voiced stretches of a recording: frames less than `top_db` dB below its loudest.
+def frame_levels(wave, *, sr, window, hop):
+    """Return the levels (T,) of a recording's frames, their root mean squares, in dB of full scale."""
+    rms = librosa.feature.rms(y=wave, frame_length=round(window * sr), hop_length=round(hop * sr))[0]
+    return 20 * np.log10(np.maximum(rms, 10 ** (QUIET_DB / 20)))
+
+
+def voiced(wave, *, sr, window, hop, top_db, floor_db=None):
+    """Join the voiced stretches of a recording: frames near its loudest, and above its noise.
 
     Parameters
     ----------
@@ -182,7 +193,9 @@ def voiced(wave, *, sr, window, hop, top_db):
     window, hop : float
         Frame and step of the detector, in seconds.
     top_db : float
-        In decibels.
+        Frames less than this below the loudest are voiced, in decibels.
+    floor_db : float, optional
+        They are also this much above the noise floor, the level that a tenth of the frames stays below.
 
     Returns
     -------
@@ -192,9 +205,39 @@ def voiced(wave, *, sr, window, hop, top_db):
     peak = np.abs(wave).max(initial=0)
     if peak < SILENT_PEAK:
         return wave[:0]
-    stretches = librosa.effects.split(wave / peak, top_db=top_db, frame_length=round(window * sr),
-                                      hop_length=round(hop * sr))     # / peak: librosa floors levels at -100 dB
+    wave_of_1 = wave / peak                                             # librosa floors levels at -100 dB
+    if floor_db is not None:
+        levels = frame_levels(wave_of_1, sr=sr, window=window, hop=hop)
+        above_floor = levels.max() - np.percentile(levels, FLOOR_PERCENTILE) - floor_db
+        top_db = min(top_db, max(above_floor, LEAST_TOP_DB))
+    stretches = librosa.effects.split(wave_of_1, top_db=top_db, frame_length=round(window * sr),
+                                      hop_length=round(hop * sr))
     return np.concatenate([wave[start:end] for start, end in stretches])
+
+
+def at_level(speech, decibels):
+    """Return voiced speech (V,) at a level in dB of full scale; None leaves it, and silence stays."""
+    if decibels is None or not speech.any():
+        return speech
+    return speech * np.float32(10 ** ((decibels - level_db(speech)) / 20))
+
+
+def estimate_snr(wave, speech, *, sr, window, hop):
+    """Estimate the signal-to-noise ratio of a recording (S,) in dB, given its voiced speech (V,).
+
+    The noise is the level that a tenth of the frames stays below; what the speech holds beyond it is the signal.
+    """
+    noise = 10 ** (np.percentile(frame_levels(wave, sr=sr, window=window, hop=hop), FLOOR_PERCENTILE) / 10)
+    signal = 10 ** (level_db(speech) / 10) - noise
+    ratio = 10 * np.log10(max(signal, 1e-12) / noise)
+    return round(float(np.clip(ratio, *SNR_RANGE)), 1)
+
+
+def estimate_bandwidth(frames, sr):
+    """Estimate up to which frequency a recording holds speech, in Hz, from its log-mel frames (T, 40)."""
+    power = 10 * np.log10(np.mean(10.0 ** frames.astype(float), axis=0))               # dB, (40,)
+    edges = librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=sr / 2)[2:]               # the upper ends of the channels
+    return round(float(edges[np.flatnonzero(power > power.max() - BAND_DB)[-1]]))
 
 
 def level_db(wave):
@@ -283,18 +326,31 @@ def frames_of(segments, total):
 
 
 def speech_frames(wave, config):
-    """Return the log-mel frames (T, 40) of the voiced speech of a recording at config.sr, and its seconds of speech."""
-    speech = voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
-    frames = log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
-    return frames, len(speech) / config.sr
+    """Return the log-mel frames (T, 40) of the voiced speech of a recording at config.sr, and what is known of it.
+
+    Returns
+    -------
+    frames : np.ndarray, float32, shape (T, 40)
+    known : dict
+        Its seconds, those of speech, and estimates of its signal-to-noise ratio in dB and its bandwidth in Hz, None
+        where there is too little speech.
+    """
+    frame = {"sr": config.sr, "window": config.window, "hop": config.hop}
+    speech = voiced(wave, **frame, top_db=config.top_db, floor_db=config.floor_db)
+    known = {"seconds": len(wave) / config.sr, "speech_seconds": len(speech) / config.sr, "snr": None,
+             "bandwidth": None}
+    frames = log_mel(at_level(speech, config.level), nfft=config.nfft, **frame)
+    if known["speech_seconds"] >= MIN_SPEECH_SECONDS:
+        known |= {"snr": estimate_snr(wave, speech, **frame), "bandwidth": estimate_bandwidth(frames, config.sr)}
+    return frames, known
 
 
 def speech_segments(wave, config):
-    """Return segments (K, 40, tisv_frame) of a recording and its seconds of speech; K is 0 below 0.5 s of speech."""
-    frames, seconds = speech_frames(wave, config)
-    if seconds < MIN_SPEECH_SECONDS:
-        return np.empty((0, N_MELS, config.tisv_frame), np.float32), seconds
-    return cut_segments(frames, config.tisv_frame), seconds
+    """Return segments (K, 40, tisv_frame) of a recording and what is known of it; K is 0 below 0.5 s of speech."""
+    frames, known = speech_frames(wave, config)
+    if known["speech_seconds"] < MIN_SPEECH_SECONDS:
+        return np.empty((0, N_MELS, config.tisv_frame), np.float32), known
+    return cut_segments(frames, config.tisv_frame), known
 
 
 def segments(wave, config):
@@ -304,7 +360,7 @@ def segments(wave, config):
     ----------
     wave : np.ndarray, shape (S,)
     config : argparse.Namespace
-        The feature flags sr, nfft, window, hop, top_db, tisv_frame.
+        The feature flags sr, nfft, window, hop, top_db, floor_db, level, tisv_frame.
 
     Returns
     -------
@@ -315,11 +371,17 @@ def segments(wave, config):
 
 
 def read_utterance(path, config):
-    """Return the segments of one recording and what is recorded of it: seconds heard, of speech, why it gave none."""
+    """Return the segments of one recording and its entry: what is known of it, and why it gave none."""
     try:
         wave = load_audio(path, config.sr)
     except InputError as error:
-        return (), {"seconds": 0.0, "speech_seconds": 0.0, "dropped": str(error).removeprefix(f"{path} ")}
-    cuts, speech = speech_segments(wave, config)
-    dropped = "" if len(cuts) else f"holds under {MIN_SPEECH_SECONDS} s of speech" if speech else "is silent"
-    return cuts, {"seconds": len(wave) / config.sr, "speech_seconds": speech, "dropped": dropped}
+        return (), {"seconds": 0.0, "speech_seconds": 0.0, "snr": None, "bandwidth": None,
+                    "dropped": str(error).removeprefix(f"{path} ")}
+    return segments_and_entry(wave, config)
+
+
+def segments_and_entry(wave, config):
+    """Return the segments of samples (S,) at config.sr and their entry."""
+    cuts, known = speech_segments(wave, config)
+    few = f"holds under {MIN_SPEECH_SECONDS} s of speech" if known["speech_seconds"] else "is silent"
+    return cuts, {**known, "dropped": "" if len(cuts) else few}

@@ -31,6 +31,14 @@ class InputError(ValueError):
         self.window = " ".join((window or message).splitlines())
 
 
+def print_skipped(losses):
+    """Name the first 20 files that gave nothing on standard error, and the number of the others."""
+    for loss in losses[:20]:
+        print("skipped:", loss, file=sys.stderr)
+    if len(losses) > 20:
+        print(f"skipped: {len(losses) - 20} more; the .json beside each speaker's features names them", file=sys.stderr)
+
+
 # ---- long work --------------------------------------------------------------------------------------------------
 
 def progress(iterable=None, **options):

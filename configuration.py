@@ -25,6 +25,11 @@ def boolean(text):
     raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
 
 
+def number_or_none(text):
+    """Read a number, or the word none."""
+    return None if text.lower() == "none" else float(text)
+
+
 @dataclass(frozen=True)
 class Flag:
     """All that is known of a flag; `add` in `flags` makes them."""
@@ -39,6 +44,7 @@ class Flag:
     high: float | None = None
     must: str = ""                  # what a number must be, where range and unit do not say it
     choices: tuple = ()
+    optional: bool = False          # the word none is a value of this number, and that of features that store none
     alias: str = ""
     metavar: str | None = None
     readers: str = EVERYONE         # the commands that read it, whose --help shows it
@@ -47,7 +53,7 @@ class Flag:
 
     def problem(self, value):
         """Say what is wrong with a value, "" if nothing is."""
-        if value is None and self.default is None:
+        if value is None and (self.default is None or self.optional):
             return ""
         kind = int if self.type is float and type(value) is int else self.type
         if type(value) is not kind:
@@ -74,7 +80,8 @@ class Flag:
         """Return the options of argparse's add_argument."""
         if self.type is bool:
             return {"type": boolean, "nargs": "?", "const": True, "metavar": "True|False"}
-        return {"type": str.lower if self.choices else self.type, "choices": self.choices or None,
+        kind = number_or_none if self.optional else str.lower if self.choices else self.type
+        return {"type": kind, "choices": self.choices or None,
                 "metavar": self.metavar or (None if self.choices else self.type.__name__.upper())}
 
 
@@ -111,6 +118,10 @@ def add_path_flags(add):
     add("test_path", "./test_tisv", "features of the test speakers", readers="data_preprocess model test")
     add("enroll_path", "./enroll", "enrolled speakers: features, or audio (a folder each)", readers=LISTENERS)
     add("verify_path", "./verify", "probes to be verified: features or audio", readers=LISTENERS)
+    add("noise_raw_path", None, "recordings of noise, which copies and conditions mix in", metavar="DIR",
+        readers="data_preprocess test")
+    add("copies", 0, "copies of each training utterance under random conditions: noise, babble, rooms, telephones",
+        unit="copies", low=0, high=1000, readers="data_preprocess")
     add("test_ratio", 0.1, "share of the speakers kept for the test", low=0, high=1, readers="data_preprocess",
         must="it must be a share from 0 to 1 of the speakers")
     add("jobs", None, "processes that read audio; none: one per core", type=int, low=1, high=4096,
@@ -126,6 +137,10 @@ def add_feature_flags(add):
     add("tisv_frame", 180, "length of a stored segment", unit="frames", low=160, high=10000,
         must="it must be at least the 160 frames that one embedding reads, and at most 10000")
     add("top_db", 30.0, "speech is what lies less than this below the loudest frame", unit="dB", low=1, high=120)
+    add("floor_db", 3.0, "and this much above the noise floor, the level that a tenth of the frames stays below; none: "
+        "wherever that is", unit="dB", low=0, high=60, optional=True)
+    add("level", -26.0, "level that the speech of every recording gets; none: the one it has", unit="dB of full scale",
+        low=-80, high=0, optional=True)
 
 
 def add_text_dependent_flags(add):
@@ -164,6 +179,9 @@ def add_batch_flags(add):
     add("mask_channels", 0, "half of the crops lose a band of up to this many of the 40 mel channels", unit="channels",
         low=0, high=39)
     add("weigh", False, "draw speakers as often as they have utterances, up to M; else all alike")
+    add("one_corpus", False, "each batch is of speakers of one corpus (the --raw_path that they come from)")
+    add("copy_share", 0.6, "share of the crops that are of a copy of their utterance, where it has copies", low=0,
+        high=1)
     add("speed", 0.0, "half of a batch's speakers play up to this share faster or slower", low=0, high=0.5)
     add("equalize", 0.0, "each crop gets a random smooth equalizer of this standard deviation", unit="dB", low=0,
         high=30)
@@ -194,6 +212,7 @@ def add_evaluation_flags(add):
     add("report_path", "./report", "folder of evaluation.json and its pictures")
     add("trials", None, "score this list, '1 path1 path2' (VoxCeleb) or 'enrol-utt test-utt target|nontarget' (Kaldi), "
         "on the audio in --raw_path", metavar="FILE", excludes=("store_threshold",))
+    add("conditions", False, "also test in noise, rooms, over telephones and codecs, on the audio in --raw_path")
     add("allow_missing", False, "leave out trials whose audio is missing or without speech")
     add("snorm", None, "adaptive s-norm with the training features in this folder, before and after", metavar="DIR")
     add("save_embeddings", None, "write names, d-vectors and seconds of speech", metavar="FILE.npz")
@@ -207,7 +226,8 @@ def add_verification_flags(add):
     add("min_speech", 1.0, "least speech of an enrolment and of a probe, 0.5 s are the least that gives a segment",
         unit="s", low=0.5, high=3600)
     add("far", None, "take the threshold stored for this false-acceptance rate; none: that of the EER", type=float,
-        low=1e-9, high=1, must="it must be a false-acceptance rate above 0, such as 0.01", excludes=("threshold",))
+        readers=f"test {LISTENERS}", low=1e-9, high=1, must="it must be a false-acceptance rate above 0, such as 0.01",
+        excludes=("threshold",))
     add("threshold", None, "accept from this score on, whatever is stored", type=float, low=-1, high=1,
         must="it must be a cosine from -1 to 1")
     add("json", False, "print the verdicts as one JSON object", readers="model record")
@@ -226,6 +246,11 @@ def add_recording_flags(add):
     add("forget", False, "delete the speaker's enrolment and kept recordings, and end",
         excludes=("replace", "input", "keep_recording"))
     add("keep_recording", False, "keep the enrolled recording as WAV in --raw_path", readers="record gui")
+
+
+def with_later_flags(stored):
+    """Return stored flags with `none` for those of features that are younger than what stores them."""
+    return {name: None for name in flags_stored("features") if flags()[name].optional} | stored
 
 
 def flags_stored(*kinds):
@@ -367,11 +392,3 @@ def run(work, argv=None, command=None, doc=""):
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
-
-
-def print_skipped(losses):
-    """Name the first 20 files that gave nothing on standard error, and the number of the others."""
-    for loss in losses[:20]:
-        print("skipped:", loss, file=sys.stderr)
-    if len(losses) > 20:
-        print(f"skipped: {len(losses) - 20} more; the .json beside each speaker's features names them", file=sys.stderr)

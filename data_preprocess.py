@@ -2,6 +2,7 @@
 
     python data_preprocess.py --raw_path DIR                     DIR/<speaker>/**/*.wav, .flac, .ogg, .opus, .mp3 ...
     python data_preprocess.py --raw_path DIR --sr 16000 --train_path ./train --test_path ./test
+    python data_preprocess.py --raw_path DIR --copies 4 --noise_raw_path NOISES     training also hears noise, rooms
 
 Where the only sub-folders of DIR are `train` and `test`, that split is kept. A rerun does only what changed.
 """
@@ -10,11 +11,14 @@ import hashlib
 import json
 import pathlib
 import sys
+from dataclasses import dataclass, replace
 
+import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import audio
 import common
+import conditions
 import configuration
 import features
 from common import InputError, progress, write_json
@@ -66,13 +70,36 @@ def folders_by_name(folders):
     return speakers
 
 
-def process_speaker(name, source, folder, config):
-    """Make <name>.npy and <name>.json from a speaker's folder, unless they are there and nothing changed.
+@dataclass(frozen=True)
+class Copies:
+    """The copies that each utterance gets under other conditions.
 
-    Returns the record that the .json holds; under "kept", why the features of audio that is gone were left.
+    `slots` are names of conditions; others ("copy 1") stand for random ones. They mix in what is `around`.
+    """
+
+    slots: tuple = ()
+    around: conditions.Surroundings = conditions.Surroundings()     # noqa: RUF009
+
+
+def process_speaker(name, source, folder, config, copies):
+    """Make <name>.npy and <name>.json from a speaker's folder: only what is missing, or all where something changed.
+
+    Parameters
+    ----------
+    name : str
+    source, folder : Path
+        The folder of the audio, or one recording, and that of the features.
+    config : argparse.Namespace
+        Feature flags.
+    copies : Copies
+
+    Returns
+    -------
+    dict
+        The record that the .json holds; under "kept", why the features of audio that is gone were left.
     """
     path = pathlib.Path(folder, f"{name}.npy")
-    files, others = audio.audio_files(source)
+    files, others = audio.audio_files(source) if source.is_dir() else (["."], {})
     stamps = [features.size_and_time(source / file) for file in files]
     old = features.read_record(path)
     if old and not {"segments", "source", "settings", "ignored"} <= old.keys():
@@ -80,18 +107,49 @@ def process_speaker(name, source, folder, config):
     if old and old["segments"] and not files:
         return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
     if old and is_unchanged(old, source, files, stamps, config) and path.exists() == (old["segments"] > 0):
-        return old
+        record, missing = old, [slot for slot in copies.slots if slot not in old.get("slots", [])]
+        if not missing or not old["segments"]:
+            return old
+        parts = [features.open_features(path, mmap_mode=None)]
+    else:
+        parts, record, missing = *read_originals(source, files, stamps, config), list(copies.slots)
+        record |= {"speaker": name, "source": str(source.resolve()), "settings": feature_settings(config),
+                   "ignored": others}
+    add_copies(parts, record, source, config, replace(copies, slots=missing))
+    record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]}
+    features.write_features(folder, record, parts)
+    return record
 
+
+def read_originals(source, files, stamps, config):
+    """Return the parts (K, 40, frames) of features of a speaker's recordings, and a record with their utterances."""
     parts, utterances = [], []
     for file, stamp in zip(files, stamps, strict=True):
         cuts, entry = audio.read_utterance(source / file, config)
         utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp})
         if len(cuts):
             parts.append(cuts)
-    record = {"speaker": name, "source": str(source.resolve()), "segments": sum(map(len, parts)),
-              "settings": feature_settings(config), "ignored": others, "utterances": utterances}
-    features.write_features(folder, record, parts)
-    return record
+    return parts, {"utterances": utterances}
+
+
+def add_copies(parts, record, source, config, copies):
+    """Append the Copies of each utterance with speech to the parts of the features and to the record.
+
+    What a copy hears depends on the names of speaker, file and slot alone.
+    """
+    first, around = sum(map(len, parts)), copies.around
+    for entry in record["utterances"] if copies.slots else ():
+        if not entry["count"]:
+            continue
+        wave = audio.load_audio(source / entry["file"], config.sr)
+        for slot in copies.slots:
+            rng = np.random.default_rng(int(short_digest(f"{record['speaker']}/{entry['file']}/{slot}"), 16))
+            condition, heard = around.under(slot, wave, config.sr, rng)
+            cuts, known = audio.segments_and_entry(heard, config)
+            entry.setdefault("copies", []).append({"condition": condition, "first": first, "count": len(cuts), **known})
+            first += len(cuts)
+            if len(cuts):
+                parts.append(cuts)
 
 
 def is_unchanged(old, source, files, stamps, config):
@@ -101,20 +159,25 @@ def is_unchanged(old, source, files, stamps, config):
     if old["source"] != str(source.resolve()) and before and not any(pair in before for pair in now):
         raise InputError(f"{source} and {old['source']} are speakers of one name: rename a folder, or name new folders "
                          "for the features")
-    return before == now and old["settings"] == feature_settings(config)
+    return before == now and configuration.with_later_flags(old["settings"]) == feature_settings(config)
 
 
 def adopt_folder(folder, config):
     """Adopt the settings of an existing feature folder, which then bind like typed flags; refuse a strange folder."""
     folder, settings = pathlib.Path(folder), features.read_settings(folder)
     if settings:
+        copies = settings.pop("copies", 0)
+        if "copies" in config.given and config.copies < copies:
+            raise InputError(f"--copies is {config.copies}, but {folder} has {copies}: leave the flag out, or name "
+                             "another folder")
+        config.copies = max(config.copies, copies)
         configuration.adopt(config, settings, folder)
         config.given |= settings.keys()
     elif any(folder.glob("*.npy")):
         raise InputError(f"{folder} holds features of another program (no manifest.json): name a new folder")
 
 
-def preprocess(sources, folder, config):
+def preprocess(sources, folder, config, copies=None):
     """Make the features of several speakers in one folder, on several cores.
 
     Parameters
@@ -124,7 +187,8 @@ def preprocess(sources, folder, config):
     folder : str or Path
         Where `<speaker>.npy`, `<speaker>.json` and `manifest.json` are written.
     config : argparse.Namespace
-        Feature flags and jobs.
+        Feature flags, test_ratio, noise_raw_path and jobs.
+    copies : Copies, optional
 
     Returns
     -------
@@ -133,10 +197,13 @@ def preprocess(sources, folder, config):
     losses : list of str
         A line per file that gave nothing.
     """
-    folder = pathlib.Path(folder)
+    folder, copies = pathlib.Path(folder), copies or Copies()
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
+    if copies.slots:
+        settings |= {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path}
     write_json(folder / "manifest.json", {"settings": settings})
-    arguments = [(name, source, folder, config) for name, source in sources.items()]
+    arguments = [(name, source, folder, config, replace(copies, around=copies.around.beside(str(source))))
+                 for name, source in sources.items()]
     totals, losses = collections.Counter(), []
     try:
         records = common.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
@@ -167,6 +234,7 @@ def record_totals(record):
     """Return the numbers of one speaker's record, named as the summary shows them."""
     segments = sum(entry["count"] for entry in record["utterances"])
     numbers = collections.Counter(speakers=1, utterances=len(record["utterances"]), segments=segments)
+    numbers["copies"] = sum(copy["count"] > 0 for entry in record["utterances"] for copy in entry.get("copies", ()))
     numbers.update({"speakers without speech": int(not segments), "seconds kept": 0.0,
                     "seconds in too short utterances": 0.0})
     for entry in record["utterances"]:
@@ -182,26 +250,50 @@ def record_totals(record):
 
 def totals_table(totals):
     """Return the table of counts: a row per kind, a column per part."""
-    first = ["speakers", "speakers without speech", "utterances", "segments", "seconds heard", "seconds of pauses",
-             "seconds in too short utterances", "seconds kept"]
+    first = ["speakers", "speakers without speech", "utterances", "copies", "segments", "seconds heard",
+             "seconds of pauses", "seconds in too short utterances", "seconds kept"]
     rows = first + sorted({row for numbers in totals.values() for row in numbers} - set(first))
     lines = [f"{'':40}" + "".join(f"{part:>12}" for part in totals)]
     lines += [f"{row:40}" + "".join(f"{numbers[row]:12,.0f}" for numbers in totals.values()) for row in rows]
     return "\n".join(lines)
 
 
-def cached_features(config):
+def cached_features(config, under_conditions=False):
     """Make the features of the audio in config.raw_path, or of its test part, in a folder of ./cache.
 
-    A later call with the same audio and settings finds them there. Returns that folder and the speakers' names.
+    A later call with the same audio and settings finds them there. With `under_conditions` each utterance has a copy
+    under each condition that the audio and config.noise_raw_path allow. Returns that folder and the speakers' names.
     """
-    raw_path = pathlib.Path(config.raw_path).resolve()
-    key = json.dumps([str(raw_path), feature_settings(config)])
-    folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(key)}")
-    sources = find_speakers(raw_path, test_ratio=1.0)["test"]
-    _, losses = preprocess(sources, folder, config)
-    configuration.print_skipped(losses)
-    return folder, set(sources)
+    sources = find_speakers(config.raw_path, test_ratio=1.0)["test"]
+    return cache(config, sources, sources.values() if under_conditions else ()), set(sources)
+
+
+def cached_recordings(config, paths):
+    """Make the features of recordings below config.raw_path under all conditions in a folder of ./cache.
+
+    Each is a speaker there. Returns the folder, and {path: name}.
+    """
+    names = {path: short_digest(path.relative_to(config.raw_path).as_posix()) for path in paths}
+    sources = {name: path for path, name in names.items()}
+    return cache(config, sources, sub_folders(config.raw_path) or [pathlib.Path(config.raw_path)]), names
+
+
+def cache(config, sources, voices):
+    """Make the features of sources, {name: folder or recording}, in a folder of ./cache, which is returned.
+
+    Where there are `voices`, folders of speakers who can babble, each utterance has a copy under each condition.
+    """
+    raw_path, slots, noises = pathlib.Path(config.raw_path).resolve(), (), ()
+    key = [str(raw_path), feature_settings(config)]
+    if voices:
+        noises = conditions.find_noises(config.noise_raw_path) if config.noise_raw_path else ()
+        voices = tuple(map(str, voices)) if len(voices) > 2 else ()
+        slots = tuple(conditions.Surroundings(voices, noises).conditions)
+        key.append([str(config.noise_raw_path), len(noises)])
+    folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(json.dumps(key))}")
+    _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))
+    common.print_skipped(losses)
+    return folder
 
 
 def work(config):
@@ -217,9 +309,14 @@ def work(config):
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
     if both:
         raise InputError(f"speaker {min(both)} is in train and test: a test needs speakers of its own; rename one")
-    results = {part: preprocess(sources, folders[part], config) for part, sources in parts.items() if sources}
+    noises = conditions.find_noises(config.noise_raw_path) if config.copies and config.noise_raw_path else ()
+    around = conditions.Surroundings(tuple(map(str, parts["train"].values())), noises)
+    slots = tuple(f"copy {number + 1}" for number in range(config.copies))
+    copies = {"train": Copies(slots, around), "test": Copies()}
+    results = {part: preprocess(sources, folders[part], config, copies[part])
+               for part, sources in parts.items() if sources}
     stray = [path for path in sorted(pathlib.Path(config.raw_path).iterdir()) if path.suffix.lower() in audio.SUFFIXES]
-    configuration.print_skipped([f"{path} lies in no speaker's folder" for path in stray]
+    common.print_skipped([f"{path} lies in no speaker's folder" for path in stray]
                   + [loss for _, lines in results.values() for loss in lines])
     totals = {part: numbers for part, (numbers, _) in results.items()}
     print(totals_table(totals))

@@ -17,6 +17,7 @@ import sys
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import joblib
 import numpy as np
@@ -119,21 +120,20 @@ def embed(encoder, segments):
 
 
 def embed_speaker(encoder, speaker):
-    """Return {utterance: d-vector (D,)} of a features.Speaker's utterances that hold speech, in one batch."""
+    """Return {utterance: d-vector (D,)} of a features.Speaker's utterances and copies with speech, in one batch."""
     rows = embed_rows(encoder, speaker.load())
     if not np.isfinite(rows).all():
         raise InputError(f"{speaker.path} gives embeddings that are not finite: preprocess this speaker again")
-    return {utterance: measures.unit_mean(rows[utterance.first:utterance.first + utterance.count])
-            for utterance in speaker.voiced}
+    return {part: measures.unit_mean(rows[part.first:part.first + part.count])
+            for utterance in speaker.voiced for part in (utterance, *utterance.copies) if part.count}
 
 
 def embed_files(encoder, paths, config):
-    """Return {path: (d-vector (D,) or None, seconds of speech, why it gave none)} of recordings, read on all cores."""
+    """Return {path: (d-vector (D,) or None, entry as of audio.read_utterance)} of recordings, read on all cores."""
     read = common.run_on_cores(audio.read_utterance, [(path, config) for path in paths], config.jobs)
     found = {}
     for path, (cuts, entry) in zip(paths, common.progress(read, total=len(paths), unit="file"), strict=True):
-        vector = embed(encoder, cuts) if len(cuts) else None
-        found[path] = vector, entry["speech_seconds"], entry["dropped"]
+        found[path] = (embed(encoder, cuts) if len(cuts) else None), entry
     return found
 
 
@@ -221,7 +221,7 @@ def parse_config(stored):
         texts = stored.get(name, [])
         if type(texts) is not list or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{name} is no list of texts")
-    return stored
+    return stored | {"flags": configuration.with_later_flags(stored["flags"])}
 
 
 def choose_model(config):
@@ -283,7 +283,7 @@ def load_config(model_path):
         raise InputError(f"--model_path is {model_path}: there is no model; train one with "
                          f"python model.py --train True --model_path {model_path}",
                          f"There is no model in {model_path}.")
-    return stored or {"ancestor": True, "flags": {}}
+    return stored or {"ancestor": True, "flags": configuration.with_later_flags({})}
 
 
 def load_encoder(model_path, model_num=None):
@@ -318,7 +318,7 @@ def load_encoder(model_path, model_num=None):
 
 def config_of(model_path, flags, number):
     """Return the config of a model folder whose flags are stored, and the number of its checkpoint."""
-    config = configuration.get_config([])
+    config, flags = configuration.get_config([]), configuration.with_later_flags(flags)
     configuration.adopt(config, {name: value for name, value in flags.items() if name in configuration.flags()},
                         f"{model_path}/config.json")
     config.model_path, config.model_num, config.given = str(model_path), number, set(flags)
@@ -347,17 +347,70 @@ def model_notes(config, stored):
 
 # ---- thresholds -------------------------------------------------------------------------------------------------
 
-def store_thresholds(model_path, model_num, evaluation, source, best=None):
+def store_thresholds(model_path, model_num, evaluation, source, *, best=None, trials=None):
     """Write thresholds.json: the operating points of a checkpoint, measured on `source` (a text), and which is best.
 
-    `evaluation` has scores, labels and points, as utils.Evaluation.
+    `evaluation` has scores, labels and points, as protocol.Evaluation. With `trials`, measures.KnownTrials, the points
+    are log-likelihood ratios that take into account what is known of a trial; the thresholds are a usual trial's.
     """
     best = best or (read_thresholds(model_path) or {}).get("best")
-    _, far, frr = measures.error_rates(evaluation.scores, evaluation.labels, at=measures.CURVE)
-    scale, offset = measures.calibrate(evaluation.scores, evaluation.labels)
+    scores, labels = evaluation.scores[evaluation.compared], evaluation.labels[evaluation.compared]
+    _, far, frr = measures.error_rates(scores, labels, at=measures.CURVE)
+    points, calibration = evaluation.points, measures.calibrate(scores, labels)
+    if trials:
+        calibration = measures.calibrate_known(trials)
+        points = measures.operating_points(calibration.ratio(trials.scores, trials.known), trials.labels,
+                                           weights=measures.corpus_weights(trials))
+        points = {name: {**point, "llr": point["threshold"],
+                         "threshold": float(calibration.score(point["threshold"], {}))}
+                  for name, point in points.items()}
     write_json(pathlib.Path(model_path, "thresholds.json"), {
-        "model_num": model_num, "source": source, "points": evaluation.points, "best": best,
-        "calibration": {"scale": scale, "offset": offset}, "curve": {"far": far.tolist(), "frr": frr.tolist()}})
+        "model_num": model_num, "source": source, "points": points, "best": best,
+        "calibration": asdict(calibration), "curve": {"far": far.tolist(), "frr": frr.tolist()}})
+
+
+def calibration_of(stored):
+    """Return the measures.Calibration that thresholds.json holds, None where it holds none."""
+    if not stored or "calibration" not in stored:
+        return None
+    scale, offset = (stored["calibration"][name] for name in ("scale", "offset"))
+    if not isinstance(scale, list):                 # of a calibration that takes nothing else into account
+        scale, offset = [scale], [offset]
+    return measures.Calibration(tuple(scale), tuple(offset))
+
+
+def choose_point(stored, config):
+    """Return the operating point that --far asks for, that of the EER without it, and its name in words.
+
+    `stored` is what load_thresholds returns. Raises InputError where there is no such point.
+    """
+    points = stored["points"] if stored else {}
+    wanted = "eer" if config.far is None else str(config.far)
+    if wanted in points:
+        label = "EER" if config.far is None else f"FAR {config.far:.2g}"
+        return points[wanted], f"{label} of {stored['source']}"
+    flags = "" if config.far is None else f"--far is {config.far}: "
+    names = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
+    remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
+    raise InputError(f"{flags}{config.model_path} stores {names} for checkpoint {config.model_num}; {remedy}, or "
+                     "give --threshold", f"The model stores {names}; {remedy}.")
+
+
+def decide(stored, config, scored):
+    """Return a text on the threshold that --far chooses and which of the trials, measures.Scored, it accepts (n,) bool.
+
+    None where the model stores no thresholds.
+    """
+    if not stored:
+        return None
+    point, _ = choose_point(stored, config)
+    at = "" if config.far is None else f" of FAR {config.far:.2g}"
+    if "llr" in point:
+        accepted = calibration_of(stored).ratio(scored.scores, scored.known) >= point["llr"]
+        return (f"log-likelihood ratio {point['llr']:.4f}{at}, measured on {stored['source']} under all conditions",
+                accepted)
+    text = f"threshold {point['threshold']:.4f}{at}, measured on {stored['source']}"
+    return text, scored.scores >= point["threshold"]
 
 
 def read_thresholds(model_path):
@@ -371,8 +424,9 @@ def parse_thresholds(stored):
     curve = stored.get("curve", dict.fromkeys(("far", "frr"), [0.0] * len(measures.CURVE)))
     rates = [point[name] for point in [points["eer"], *points.values()] for name in ("far", "frr")]
     rates += [*curve["far"], *curve["frr"]]
-    calibration = [stored["calibration"][name] for name in ("scale", "offset") if "calibration" in stored]
-    others = [point["threshold"] for point in points.values()] + [best.get("valid_loss", 0)]
+    calibration = parse_calibration(stored["calibration"]) if "calibration" in stored else []
+    others = [point[name] for point in points.values() for name in ("threshold", "llr") if name in point]
+    others.append(best.get("valid_loss", 0))
     if any(type(number) not in (int, float) for number in rates + calibration + others):
         raise ValueError("what must be a number is none")
     if type(stored["model_num"]) is not int or type(best["model_num"]) is not int or type(stored["source"]) is not str:
@@ -381,7 +435,19 @@ def parse_thresholds(stored):
         raise ValueError("its thresholds or its calibration are too large")
     if not all(0 <= rate <= 1 for rate in rates) or {len(rates) for rates in curve.values()} != {len(measures.CURVE)}:
         raise ValueError("its error rates are not from 0 to 1, or too few")
+    if any("llr" in point for point in points.values()) and not (calibration and calibration[0] > 0):
+        raise ValueError("its thresholds need a calibration")
     return {"best": None} | stored
+
+
+def parse_calibration(calibration):
+    """Return the numbers of a calibration; KeyError, TypeError or ValueError where it is none."""
+    parts = [calibration[name] if isinstance(calibration[name], list) else [calibration[name]]
+             for name in ("scale", "offset")]
+    if {len(part) for part in parts} not in ({1}, {1 + len(measures.TERMS)}):
+        raise ValueError(f"its calibration has {len(parts[0])} and {len(parts[1])} weights, this version 1 or "
+                         f"{1 + len(measures.TERMS)}")
+    return [number for part in parts for number in part]
 
 
 def load_thresholds(model_path, model_num):

@@ -3,6 +3,7 @@
 A folder holds `<speaker>.npy`, float32 (K, 40, frames), `<speaker>.json`, which tells what its rows were made of, and
 `manifest.json` with the settings of all. Without these two, as the ancestors wrote it, each row counts as an utterance.
 """
+import functools
 import os
 import pathlib
 import re
@@ -54,7 +55,10 @@ def size_and_time(path):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One source file of a speaker: rows [first, first + count) of the features; a reason where it gave none."""
+    """One source file of a speaker: rows [first, first + count) of the features; a reason where it gave none.
+
+    `copies` are the same under other conditions, Utterances without copies of their own.
+    """
 
     file: str
     first: int
@@ -62,6 +66,10 @@ class Utterance:
     seconds: float = 0.0
     speech_seconds: float = 0.0
     dropped: str = ""
+    snr: float | None = None            # dB, estimated
+    bandwidth: float | None = None      # Hz, estimated
+    condition: str = ""                 # of a copy
+    copies: tuple = ()
 
     @property
     def session(self):
@@ -76,8 +84,9 @@ class Speaker:
     name: str
     path: pathlib.Path
     utterances: tuple
+    corpus: str = ""            # the folder that the speaker's folder lies in
 
-    @property
+    @functools.cached_property
     def voiced(self):
         """The utterances that gave segments."""
         return [utterance for utterance in self.utterances if utterance.count]
@@ -123,8 +132,9 @@ def parse_record(record):
         if not isinstance(path, str):
             raise ValueError(f"{path!r} in recordings is no path")
     utterances = [parse_utterance(entry) for entry in record["utterances"]]
+    copies = sorted((copy for utterance in utterances for copy in utterance.copies), key=lambda copy: copy.first)
     first = 0
-    for utterance in utterances:
+    for utterance in [*utterances, *copies]:
         if utterance.count and utterance.first != first:
             raise ValueError(f"{utterance.file} begins in row {utterance.first}, not in row {first}")
         first += utterance.count
@@ -133,12 +143,18 @@ def parse_record(record):
 
 def parse_utterance(entry):
     """Return the Utterance of an entry of a description; KeyError, TypeError or ValueError where it is none."""
-    fields = {name: entry[name] for name in Utterance.__dataclass_fields__}
-    for name, kinds in {"file": (str,), "first": (int,), "count": (int,), "seconds": (int, float),
-                        "speech_seconds": (int, float), "dropped": (str,)}.items():
-        if type(fields[name]) not in kinds or (kinds != (str,) and not 0 <= fields[name] < 2**53):
-            raise ValueError(f"{name} is {fields[name]!r}")
-    return Utterance(**fields)
+    fields = {name: entry[name] for name in ("file", "first", "count", "seconds", "speech_seconds", "dropped")}
+    fields |= {name: entry.get(name) for name in ("snr", "bandwidth")} | {"condition": entry.get("condition", "")}
+    number = (int, float)
+    for name, kinds in {"file": (str,), "first": (int,), "count": (int,), "seconds": number, "speech_seconds": number,
+                        "dropped": (str,), "snr": number, "bandwidth": number, "condition": (str,)}.items():
+        value, least = fields[name], -1000 if name == "snr" else 0
+        if value is None and name in ("snr", "bandwidth"):
+            continue
+        if type(value) not in kinds or (kinds != (str,) and not least <= value < 2**53):
+            raise ValueError(f"{name} is {value!r}")
+    copies = [{"file": entry["file"], **copy} for copy in entry.get("copies", [])]
+    return Utterance(**fields, copies=tuple(parse_utterance(copy) for copy in copies))
 
 
 def read_record(path):
@@ -146,16 +162,21 @@ def read_record(path):
     return read_json(pathlib.Path(path).with_suffix(".json"), parse_record)
 
 
+def utterances_of(path):
+    """Return the Utterances that the .json beside the feature file `path` describes."""
+    return tuple(map(parse_utterance, (read_record(path) or {"utterances": []})["utterances"]))
+
+
 def read_speaker(path, described):
     """Return the Speaker of a .npy file and, where `described`, of the .json beside it."""
     rows = len(open_features(path))
     if not described:
         return Speaker(path.stem, path, tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(rows)))
-    utterances = tuple(parse_utterance(entry) for entry in (read_record(path) or {"utterances": []})["utterances"])
-    if sum(utterance.count for utterance in utterances) != rows:
+    record, utterances = read_record(path) or {}, utterances_of(path)
+    if sum(part.count for utterance in utterances for part in (utterance, *utterance.copies)) != rows:
         raise InputError(f"{path} and the .json beside it do not belong together: run data_preprocess.py again",
                          f"{path} and the .json beside it do not belong together: enrol this speaker again")
-    return Speaker(path.stem, path, utterances)
+    return Speaker(path.stem, path, utterances, os.path.dirname(record.get("source", "")))
 
 
 def write_features(folder, record, parts, private=False):
@@ -205,13 +226,17 @@ def feature_settings(config):
 
 def read_settings(folder):
     """Return the settings in a feature folder's manifest.json, None where there is none."""
-    return read_json(pathlib.Path(folder, "manifest.json"), lambda manifest: dict(manifest["settings"].items()))
+    return read_json(pathlib.Path(folder, "manifest.json"),
+                     lambda manifest: configuration.with_later_flags(dict(manifest["settings"].items())))
 
 
 def adopt_settings(config, stored, settings, folder):
-    """Take the feature flags of a folder's settings where the model, whose flags are `stored`, stores none."""
-    names = [name for name in configuration.flags_stored("features") if settings and name in settings
-             and name not in stored]
+    """Take the feature flags of a folder's settings where the model, whose flags are `stored`, stores none.
+
+    An ancestor's folder has no settings: the flags describe it, but for those that are younger than it.
+    """
+    settings = configuration.with_later_flags(settings or {})
+    names = [name for name in configuration.flags_stored("features") if name in settings and name not in stored]
     configuration.adopt(config, {name: settings[name] for name in names}, folder)
 
 

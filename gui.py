@@ -99,12 +99,12 @@ class Board:
         self.line = nametofont("TkDefaultFont").metrics("linespace")
         self.canvas = tk.Canvas(parent, height=7 * self.line, background=CARD, highlightthickness=0)
 
-    def show(self, scores, threshold, chosen, everybody):
-        """Draw the bars of everybody, or the chosen speaker's score on the scale."""
+    def show(self, scores, threshold_of, chosen, everybody):
+        """Draw the bars of everybody, or the chosen speaker's score on the scale; threshold_of(name) may be None."""
         if everybody and scores:
-            self.bars(scores, threshold, chosen)
+            self.bars(scores, threshold_of, chosen)
         else:
-            self.scale(dict(scores).get(chosen), threshold)
+            self.scale(dict(scores).get(chosen), threshold_of(chosen))
 
     def text(self, x, y, text, colour=INK, **options):
         """Write at (x, y) in pixels, but not over the edges."""
@@ -161,14 +161,15 @@ class Board:
         self.canvas.create_line(x, top, x, bottom, fill=INK, width=max(2, self.line / 9))
         self.text(x, bottom + 0.6 * self.line, f"threshold {value:.2f}")
 
-    def bars(self, scores, threshold, chosen):
-        """Draw (name, score) as bars, as many as there is room for, with the threshold across."""
+    def bars(self, scores, threshold_of, chosen):
+        """Draw (name, score) as bars, as many as there is room for, with the threshold of the first across."""
+        threshold = threshold_of(scores[0][0])
         line, shown = self.line, scores[:max(1, int(self.canvas.winfo_height() / self.line - 1.6))]
         left = max(nametofont("TkHeadingFont").measure(shortened(name)) for name, _ in shown) + 0.5 * line
         x = self.axis(min(0, *(score for _, score in shown), threshold or 0) - 0.02, 1, left, 2.5 * line)
         for row, (name, score) in enumerate(shown):
             y, font = (row + 0.6) * line, "TkHeadingFont" if name == chosen else "TkDefaultFont"
-            colour = GOOD if threshold is not None and score >= threshold else "#8b97a6"
+            colour = GOOD if threshold is not None and score >= threshold_of(name) else "#8b97a6"
             self.text(left, y, shortened(name), anchor="e", font=font)
             self.box(x(min(0, score)), y - 0.36 * line, x(max(0, score)), y + 0.36 * line, colour)
             self.text(self.canvas.winfo_width() - line, y, f"{score:.2f}", anchor="e", font=font)
@@ -533,7 +534,7 @@ class App:
             probe.board.canvas.delete("all")
             if self.loaded and speakers.people:
                 scores = self.heard.scores if self.heard else []
-                probe.board.show(scores, self.threshold.value, chosen, everybody=probe.asks_who())
+                probe.board.show(scores, self.threshold_of, chosen, everybody=probe.asks_who())
 
     def state_words(self):
         """Return the headline, its colour and the detail that fit the state."""
@@ -550,15 +551,22 @@ class App:
                 return headline, MUTED, detail
         return self.verdict_words(self.heard.scores[0][0] if who else chosen, who)
 
+    def threshold_of(self, name):
+        """Return the threshold of the probe's comparison with a speaker: that trial's own, until the slider is moved."""
+        value = self.threshold.value
+        moved = not self.heard or not self.loaded or value != self.loaded.threshold
+        return value if moved else self.heard.thresholds.get(name, value)
+
     def verdict_words(self, name, who):
         """Return headline, colour and detail of the verdict on a speaker."""
-        score, value = dict(self.heard.scores).get(name), self.threshold.value
+        score, value = dict(self.heard.scores).get(name), self.threshold_of(name)
         if score is None:
             return "No verdict", MUTED, f"What is enrolled of {name} cannot be compared: add a recording."
         if value is None:
             return f"Score {score:.2f}", MUTED, f"There is no verdict without a threshold: {self.problem}"
         yes, no = (f"It is {shortened(name)}", "None of them") if who else ("Same person", "Different person")
         detail = f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech heard."
+        detail = " ".join([detail, *(f"{note[0].upper()}{note[1:]}." for note in self.heard.notes)])
         return (yes, GOOD, detail) if score >= value else (no, BAD, detail)
 
     def forget(self):

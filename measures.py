@@ -4,7 +4,8 @@
 
 A trial is accepted where its score reaches the threshold; a probe without speech scores -inf, below everything.
 """
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy  # loads its parts when they are used
@@ -13,6 +14,7 @@ from common import InputError
 
 FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
 P_TARGETS = (0.01, 0.05)         # prior probabilities of a target trial in the detection costs
+LEAST_SCALE = 0.05               # of a trial's scale, as a part of that of a usual trial
 CURVE = np.linspace(-1, 1, 401)  # thresholds at which a model stores its FAR and FRR
 
 
@@ -100,17 +102,19 @@ def equal_error_index(far, frr):
     return int(np.argmin(np.round(np.abs(far - frr), 12)))
 
 
-def operating_points(scores, labels, false_alarms=FALSE_ALARMS):
+def operating_points(scores, labels, false_alarms=FALSE_ALARMS, weights=None):
     """Return thresholds with their error rates: at the EER, and the lowest that keeps FAR within each bound.
 
-    A bound f needs at least 1 / f non-target trials and a threshold among the scores; where it has not, it is left out.
+    Each trial counts once, or as often as `weights` say. A bound f needs at least 1 / f non-target trials and a
+    threshold among the scores; where it has not, it is left out.
 
     Returns
     -------
     dict
         {"eer" or str(bound): {"threshold", "far", "frr"}}
     """
-    thresholds, far, frr = error_rates(scores, labels)
+    trials = Trials(scores, labels)
+    thresholds, (far, frr) = trials.thresholds, trials.rates(weights)
     n_others = np.size(labels) - np.count_nonzero(labels)
     chosen = {"eer": equal_error_index(far, frr)}
     for bound in false_alarms:
@@ -131,18 +135,27 @@ def describe_points(points):
     return line + (f"; the trials show none for {', '.join(absent)}" if absent else "")
 
 
-def describe_rates(scores, labels, stored=None):
-    """Return the lines on trials, EER, and error rates at the stored threshold."""
+def describe_rates(scores, labels, decided=None):
+    """Return the lines on trials, EER, and error rates at a stored threshold.
+
+    `decided` has a text on that threshold and what it accepts, (n,) bool.
+    """
     labels, point = np.asarray(labels), operating_points(scores, labels)["eer"]
     lines = [f"{labels.sum()} target and {(~labels).sum()} non-target trials",
              f"EER : {(point['far'] + point['frr']) / 2:.4f} (thres:{point['threshold']:.4f}, FAR:{point['far']:.4f}, "
              f"FRR:{point['frr']:.4f})"]
-    if stored:
-        threshold = stored["points"]["eer"]["threshold"]
-        _, far, frr = error_rates(scores, labels, at=np.array([threshold]))
-        lines.append(f"at the threshold {threshold:.4f}, measured on {stored['source']}: FAR:{far[0]:.4f}, "
-                     f"FRR:{frr[0]:.4f}")
+    if decided:
+        text, accepted = decided
+        far, frr = decision_rates(accepted, labels)
+        lines.append(f"at the {text}: FAR:{far:.4f}, FRR:{frr:.4f}")
     return "\n".join(lines)
+
+
+def decision_rates(accepted, labels, weights=None):
+    """Return FAR and FRR of decisions (n,), True where a trial is accepted."""
+    weights = np.ones(len(labels)) if weights is None else weights
+    return (float(np.average(accepted[~labels], weights=weights[~labels])),
+            float(np.average(~accepted[labels], weights=weights[labels])))
 
 
 # ---- costs and calibration --------------------------------------------------------------------------------------
@@ -206,18 +219,103 @@ def min_cllr(trials, weights=None):
 
 
 def calibrate(scores, labels):
-    """Return scale and offset that turn scores into log-likelihood ratios: logistic regression, both classes alike.
+    """Return the Calibration of scores alone; trials without a finite score are left out."""
+    scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
+    heard = np.isfinite(scores)
+    weights, offset = regress(scores[heard, np.newaxis], labels[heard], np.ones(heard.sum()))
+    return Calibration(tuple(weights), (offset,))
 
-    Trials without a finite score are left out; a mild penalty keeps the scale finite where the classes are separable.
+
+def regress(inputs, labels, weights):
+    """Return weights, a list, and offset of the log-likelihood ratio of inputs (n, k): logistic regression.
+
+    Both classes count alike; a mild penalty keeps the weights finite where the classes are separable.
     """
     from sklearn.linear_model import LogisticRegression
 
-    scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
-    heard = np.isfinite(scores)
-    share = labels[heard].mean()
-    weights = np.where(labels[heard], 0.5 / share, 0.5 / (1 - share))
-    fitted = LogisticRegression(C=1000).fit(scores[heard, np.newaxis], labels[heard], weights)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    halves = np.where(labels, 0.5 / weights[labels].sum(), 0.5 / weights[~labels].sum()) * weights * len(labels)
+    fitted = LogisticRegression(C=1000, max_iter=1000).fit(inputs, labels, halves)
+    return fitted.coef_[0].tolist(), float(fitted.intercept_[0])
+
+
+# ---- what is known of a trial -----------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class KnownTrials:
+    """n trials and what is known of each."""
+
+    scores: np.ndarray                      # (n,)
+    labels: np.ndarray                      # (n,) True for a target trial
+    known: dict                             # {name: (n,)} as in KNOWN, NaN where it is not known
+    corpora: np.ndarray                     # (n,) numbers of the corpora they are of
+
+    @classmethod
+    def joined(cls, parts):
+        """Return the trials of several KnownTrials."""
+        return cls(np.concatenate([part.scores for part in parts]), np.concatenate([part.labels for part in parts]),
+                   {name: np.concatenate([part.known[name] for part in parts]) for name in parts[0].known},
+                   np.concatenate([part.corpora for part in parts]))
+
+
+TERMS = {                                   # of what is known of a trial, each 0 for a usual one and about 1 apart
+    "probe_seconds": lambda seconds: np.log(np.clip(seconds, 0.5, 10) / 4),
+    "enrolled_seconds": lambda seconds: np.log(np.clip(seconds, 0.5, 60) / 20),
+    "enrolments": lambda number: np.log(np.clip(number, 1, 10) / 5),
+    "snr": lambda snr: (np.clip(snr, 0, 40) - 30) / 10,
+    "bandwidth": lambda hertz: np.log2(np.clip(hertz, 2000, 8000) / 8000)}
+
+
+def term_matrix(known):
+    """Return the terms (n, 1 + k) of what is known of n trials, the first is 1; what is not known is 0."""
+    columns = [np.nan_to_num(np.asarray(term(np.asarray(known.get(name, np.nan), float))))
+               for name, term in TERMS.items()]
+    return np.stack([np.ones(np.broadcast_shapes(*(column.shape for column in columns))),
+                     *np.broadcast_arrays(*columns)], axis=-1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns scores into log-likelihood ratios, natural logarithm, with what is known of the trials.
+
+    The ratio is scale * score + offset, and both follow the terms of a trial: they are weights of `term_matrix`, of
+    which the first alone, for its 1, is there where a calibration takes nothing into account.
+    """
+
+    scale: tuple
+    offset: tuple
+
+    def line(self, known):
+        """Return scale and offset of trials of which this is known; the scale stays positive."""
+        terms = term_matrix(known)
+        scale = terms[..., :len(self.scale)] @ np.array(self.scale)
+        return np.maximum(scale, LEAST_SCALE * self.scale[0]), terms[..., :len(self.offset)] @ np.array(self.offset)
+
+    def ratio(self, scores, known):
+        """Return the log-likelihood ratios of scores; -inf stays."""
+        scale, offset = self.line(known)
+        return scale * np.asarray(scores, float) + offset
+
+    def score(self, ratios, known):
+        """Return the scores that have these log-likelihood ratios."""
+        scale, offset = self.line(known)
+        return (np.asarray(ratios, float) - offset) / scale
+
+
+def corpus_weights(trials):
+    """Return weights (n,) of KnownTrials: of each kind, target or not, every corpus weighs the same."""
+    weights = np.zeros(len(trials.scores))
+    for kind in (trials.labels, ~trials.labels):
+        counts = np.bincount(trials.corpora[kind], minlength=trials.corpora.max() + 1)
+        weights[kind] = 1 / counts[trials.corpora[kind]]
+    return weights
+
+
+def calibrate_known(trials):
+    """Return the Calibration of KnownTrials: scale and offset that follow the terms, by logistic regression."""
+    terms = term_matrix(trials.known)
+    inputs = np.concatenate((trials.scores[:, np.newaxis] * terms, terms[:, 1:]), axis=1)
+    weights, offset = regress(inputs, trials.labels, corpus_weights(trials))
+    return Calibration(tuple(weights[:len(TERMS) + 1]), (offset, *weights[len(TERMS) + 1:]))
 
 
 # ---- all measures, with intervals -------------------------------------------------------------------------------
@@ -251,7 +349,7 @@ def all_measures(trials, weights=None, costs=None):
     return found
 
 
-def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
+def bootstrap(trials, enrolled, probes, *, costs=None, measure=None, resamples=1000, seed=0):
     """Return 95 % intervals of the measures, resampling speakers.
 
     Speakers are drawn with replacement; a target trial counts as often as its speaker was drawn, a non-target trial
@@ -264,6 +362,8 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
         The speakers of each trial, numbered from 0.
     costs : dict, optional
         As in `all_measures`.
+    measure : callable, optional
+        Returns {name: figure} for weights (n,) of the trials; without it, all_measures.
     resamples, seed : int
 
     Returns
@@ -274,13 +374,14 @@ def bootstrap(trials, enrolled, probes, *, costs=None, resamples=1000, seed=0):
     """
     rng, n_speakers = np.random.default_rng(seed), int(max(enrolled.max(), probes.max())) + 1
     same, found = enrolled == probes, []
+    measure = measure or functools.partial(all_measures, trials, costs=costs)
     if n_speakers < 3:
-        return dict.fromkeys(all_measures(trials, None, costs))
+        return dict.fromkeys(measure(None))
     while len(found) < resamples:
         drawn = np.bincount(rng.integers(n_speakers, size=n_speakers), minlength=n_speakers).astype(float)
         weights = np.where(same, drawn[enrolled], drawn[enrolled] * drawn[probes])
         if all(part.sum() > 0 for part in trials.counts(weights)):       # else there is nothing to measure
-            found.append(all_measures(trials, weights, costs))
+            found.append(measure(weights))
     return {name: None if value is None else percentile_interval([one[name] for one in found])
             for name, value in found[0].items()}
 
@@ -301,6 +402,7 @@ class Scored:
     enrolled_speakers: np.ndarray           # (n,)
     probe_speakers: np.ndarray              # (n,)
     vectors: dict                           # {name: d-vector (D,)} of both sides, NaN without speech
+    known: dict = field(default_factory=dict)           # {name: (n,)} what is known of each trial, see TERMS
 
     def s_norm(self, cohort, k=200):
         """Return the scores (n,) after adaptive s-norm with a cohort's d-vectors (C, D): Matejka et al. 2017.
@@ -315,11 +417,19 @@ class Scored:
         scores = sum((self.scores - mean[side]) / deviation[side] for side in sides) / 2
         return np.where(np.isfinite(self.scores), scores, self.scores)
 
+    def part(self, kept):
+        """Return those of the trials for which `kept` (n,) is True."""
+        places = np.flatnonzero(kept)
+        return replace(
+            self, enrolled=[self.enrolled[place] for place in places], probes=[self.probes[place] for place in places],
+            scores=self.scores[kept], labels=self.labels[kept], enrolled_speakers=self.enrolled_speakers[kept],
+            probe_speakers=self.probe_speakers[kept], known={name: values[kept] for name, values in self.known.items()})
+
     def figures(self, calibration=None, seed=0):
-        """Return {measure: {"value", "low", "high"}} with 95 % intervals; `calibration` has a scale and an offset."""
+        """Return {measure: {"value", "low", "high"}} with 95 % intervals; with a Calibration, those that need one."""
         trials, costs = Trials(self.scores, self.labels), None
         if calibration:
-            costs = llr_costs(calibration["scale"] * self.scores + calibration["offset"], self.labels)
+            costs = llr_costs(calibration.ratio(self.scores, self.known), self.labels)
         intervals = bootstrap(trials, self.enrolled_speakers, self.probe_speakers, costs=costs, seed=seed)
         return {name: {"value": value, "low": intervals[name] and intervals[name][0],
                        "high": intervals[name] and intervals[name][1]}

@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,12 +28,14 @@ import configuration
 import embedding
 import features
 import measures
+import protocol
 import utils
 import verification
 from common import InputError, tf, write_json
 from configuration import flags_stored
 
 CLIP_NORM = 3.0              # global norm of the gradients
+CALIBRATION_SPEAKERS = 10    # for validation, at least, of a calibration that knows conditions
 LOG_EVERY = 100              # iterations per row of history.csv
 
 
@@ -58,7 +61,7 @@ def train(config):
     stored = adopt_base(config)
     training, validation, notes = training_speakers(config, stored)
     encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
-    if not stored:
+    if not stored or differs_in_features(config, stored):
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
         encoder.deviation.assign(deviation)
@@ -82,7 +85,7 @@ def training_speakers(config, stored):
     `stored` is what the model that the run goes on from or starts with holds; see `train` for what is raised.
     """
     speakers, settings = features.load_features(config.train_path)
-    features.adopt_settings(config, stored.get("flags", {}), settings, config.train_path)
+    features.adopt_settings(config, stored.get("kept", {}), settings, config.train_path)
     configuration.check_relations(config)
     notes = features.check_features(speakers, settings, features.feature_settings(config), config.train_path)
     training, validation = utils.split_validation(
@@ -108,8 +111,19 @@ def adopt_base(config):
     kept = flags_stored("features", "model")
     if config.restore:
         kept += flags_stored("run") + tuple(name for name in flags_stored("progress") if name not in config.given)
-    configuration.adopt(config, {name: stored["flags"][name] for name in kept if name in stored["flags"]}, base)
-    return stored
+    else:                           # an older model may begin a run on features that are younger than it
+        kept = [name for name in kept if not configuration.flags()[name].optional]
+    flags = {name: stored["flags"][name] for name in kept if name in stored["flags"]}
+    configuration.adopt(config, flags, base)
+    return stored | {"kept": flags}
+
+
+def differs_in_features(config, stored):
+    """Tell whether a run begins with the weights of a model that was trained on other features, but for ancestors'."""
+    if config.restore or "ancestor" in stored:
+        return False
+    settings = features.feature_settings(config)
+    return settings != {name: stored["flags"].get(name) for name in settings}
 
 
 def membership_notes(config, stored, training):
@@ -200,6 +214,15 @@ def graceful_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What the validation speakers gave: the loss is the mean of that of their utterances and that of the copies."""
+
+    evaluation: protocol.Evaluation
+    loss: float
+    copies_eer: float | None            # None where there are no copies
+
+
 class Trainer:
     """One training run: its loop, its checkpoints, its history. The optimizer counts the iterations."""
 
@@ -234,7 +257,8 @@ class Trainer:
         """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k])."""
         config, rng = self.config, np.random.default_rng([self.config.seed, k])
         batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
-                                   crop=(config.crop_min, config.crop_max), weigh=config.weigh, speed=config.speed,
+                                   crop=(config.crop_min, config.crop_max), weigh=config.weigh,
+                                   one_corpus=config.one_corpus, copy_share=config.copy_share, speed=config.speed,
                                    centres=audio.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)
@@ -255,9 +279,9 @@ class Trainer:
                 self.loss_sum.assign_add(loss)
                 bar.update()
                 if self.iteration % config.valid_every == 0 or self.iteration == config.iteration:
-                    evaluation, valid_loss = self.validate()
-                    self.log(bar, evaluation, valid_loss)
-                    self.save(evaluation, valid_loss)
+                    validation = self.validate()
+                    self.log(bar, validation)
+                    self.save(validation)
                 elif self.iteration % LOG_EVERY == 0:
                     self.log(bar)
                 if interrupted():
@@ -272,14 +296,21 @@ class Trainer:
         return embedding.checkpoint_numbers(self.folder)
 
     def validate(self):
-        """Return the Evaluation of the validation speakers and their loss, None and None if there are none."""
+        """Return the Validation of the validation speakers, None if there are none."""
         if not self.validation:
-            return None, None
+            return None
         embed_speaker = functools.partial(embedding.embed_speaker, self.encoder)
-        evaluation = utils.evaluate(embed_speaker, self.validation, self.config.utterance_number)
-        return evaluation, evaluation.loss(float(self.encoder.w))
+        evaluation = protocol.evaluate(embed_speaker, self.validation, self.config.utterance_number,
+                                       within_corpora=True)
+        copies = [evaluation.under(probes) for probes in evaluation.copies]
+        w = float(self.encoder.w)
+        loss, eer = evaluation.loss(w), None
+        if copies:
+            loss = (loss + float(np.mean([copy.loss(w) for copy in copies]))) / 2
+            eer = float(np.mean([copy.eer for copy in copies]))
+        return Validation(evaluation, loss, eer)
 
-    def save(self, evaluation=None, loss=None):
+    def save(self, validation=None):
         """Write the checkpoint of this iteration and, if its validation loss is the least, its export and thresholds.
 
         That best one and the last one are kept.
@@ -287,17 +318,25 @@ class Trainer:
         (self.folder / "Check_Point").mkdir(parents=True, exist_ok=True)
         self.checkpoint.write(embedding.checkpoint_path(self.folder, self.iteration))
         best = (embedding.read_thresholds(self.folder) or {}).get("best")
-        if evaluation and (best is None or loss <= best.get("valid_loss", math.inf)):
-            best = {"model_num": self.iteration, "valid_loss": loss, "valid_eer": evaluation.eer}
+        if validation and (best is None or validation.loss <= best.get("valid_loss", math.inf)):
+            best = {"model_num": self.iteration, "valid_loss": validation.loss, "valid_eer": validation.evaluation.eer}
             source = (f"{len(self.validation)} validation speakers, {self.config.utterance_number} enrolment "
                       "utterances each")
             self.export()
-            embedding.store_thresholds(self.folder, self.iteration, evaluation, source, best)
+            embedding.store_thresholds(self.folder, self.iteration, validation.evaluation, source, best=best,
+                                       trials=self.calibration_trials(validation.evaluation))
         for number in set(self.numbers()) - {self.iteration, best and best["model_num"]}:
             for path in (self.folder / "Check_Point").glob(f"model.ckpt-{number}.*"):
                 path.unlink()
         if not best and self.iteration == self.config.iteration:
             self.export()
+
+    def calibration_trials(self, evaluation):
+        """Return the trials of a calibration that knows conditions; None without copies or of few speakers."""
+        if not evaluation.copies or len(evaluation.speakers) < CALIBRATION_SPEAKERS:
+            return None
+        embed_rows = functools.partial(embedding.embed_rows, self.encoder)
+        return protocol.calibration_trials(evaluation, embed_rows, self.validation, self.config)
 
     def export(self):
         """Write encoder.tflite, which listeners run, from the weights as they are now."""
@@ -305,15 +344,15 @@ class Trainer:
 
         export(self.encoder, self.folder / "encoder.tflite", self.folder, self.iteration)
 
-    def log(self, bar, evaluation=None, loss=None):
+    def log(self, bar, validation=None):
         """Add a row to history.csv, TensorBoard and the progress bar."""
         config, now, last = self.config, time.perf_counter(), self.history.last
         elapsed, steps = now - self.clock[0], self.iteration - self.clock[1]
         row = {"iteration": self.iteration, "loss": float(self.loss_sum) / (self.iteration - int(last["iteration"])),
                "learning_rate": float(self.optimizer.learning_rate),
                "utterances_per_second": steps * config.speaker_number * config.utterance_number / elapsed,
-               "seconds": float(last["seconds"]) + elapsed, "valid_eer": evaluation and evaluation.eer,
-               "valid_loss": loss}
+               "seconds": float(last["seconds"]) + elapsed, "valid_eer": validation and validation.evaluation.eer,
+               "valid_loss": validation and validation.loss, "valid_copies_eer": validation and validation.copies_eer}
         self.history.add(row)
         self.loss_sum.assign(0.0)
         self.clock = now, self.iteration
@@ -324,9 +363,10 @@ class Trainer:
             self.writer.flush()
         bar.set_postfix_str(f"loss {row['loss']:.3f}, lr {row['learning_rate']:.2g}, "
                             f"{row['utterances_per_second']:.0f} utterances/s")
-        if evaluation:
+        if validation:
+            copies = "" if validation.copies_eer is None else f", {validation.copies_eer:.4f} on copies"
             bar.write(f"iteration {self.iteration}: loss {row['loss']:.3f}, on validation speakers "
-                      f"EER {row['valid_eer']:.4f}, loss per probe {row['valid_loss']:.4f}")
+                      f"EER {row['valid_eer']:.4f}{copies}, loss per probe {row['valid_loss']:.4f}")
 
 
 # ---- export, test, verify ---------------------------------------------------------------------------------------
@@ -362,12 +402,13 @@ def export_model(config):
 def test(config):
     """Evaluate the model in config.model_path on the speakers of config.test_path, or on the audio of --raw_path.
 
-    The feature flags become those of the model. Returns a utils.Evaluation; see `utils.evaluate` for what is raised.
+    The feature flags become those of the model. Returns a protocol.Evaluation; see `protocol.evaluate` for what is
+    raised.
     """
     encoder, stored = embedding.open_model(config)
-    speakers, notes = utils.speakers_to_test(config, stored)
+    speakers, notes = protocol.speakers_to_test(config, stored)
     embed_speaker = functools.partial(embedding.embed_speaker, encoder)
-    evaluation = utils.evaluate(embed_speaker, speakers, config.utterance_number)
+    evaluation = protocol.evaluate(embed_speaker, speakers, config.utterance_number)
     evaluation.notes.extend(embedding.model_notes(config, stored) + notes)
     return evaluation
 
@@ -392,7 +433,8 @@ def work(config):
     evaluation = test(config)
     print(evaluation.describe())
     stored = embedding.load_thresholds(config.model_path, config.model_num)
-    print(measures.describe_rates(evaluation.scores, evaluation.labels, stored))
+    print(measures.describe_rates(evaluation.scores, evaluation.labels,
+                                  embedding.decide(stored, config, evaluation.scored())))
     for note in evaluation.notes:
         print("note:", note)
     return 0

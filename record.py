@@ -188,7 +188,7 @@ def collect_samples(blocks, wanted, sr, on_level, cancelled):
 
 
 def check_recording(wave, config):
-    """Return segments (K, 40, frames) and seconds of speech of a recording that will do.
+    """Return segments (K, 40, frames) of a recording that will do, and what is known of it (audio.speech_frames).
 
     Raises
     ------
@@ -203,14 +203,15 @@ def check_recording(wave, config):
     if clipped > CLIPPED_SHARE:
         raise InputError(f"the recording is clipped, {clipped:.1%} of its samples are at full scale: turn the "
                          "microphone down or move away from it, and record again")
-    segments, seconds = audio.speech_segments(wave, config)
+    segments, known = audio.speech_segments(wave, config)
+    seconds = known["speech_seconds"]
     if len(segments) and audio.is_steady(segments):
         raise InputError("no speech, the level hardly changes, as that of noise or a hum: speak up, and record again")
     if seconds < config.min_speech:
         problem = f"too little speech, {seconds:.1f} s"
         raise InputError(f"{problem}; --min_speech is {config.min_speech:g} s: speak longer, and record again",
                          f"{problem} of {config.min_speech:g} s: speak longer, and record again")
-    return segments, seconds
+    return segments, known
 
 
 # ---- enrolments and probes --------------------------------------------------------------------------------------
@@ -262,15 +263,14 @@ def enroll(config, speaker, wave, source="microphone"):
         If the name cannot be one, `check_recording` refuses the recording, or older ones have other features.
     """
     name = features.speaker_name(speaker)
-    segments, seconds = check_recording(wave, config)
+    segments, known = check_recording(wave, config)
     path = pathlib.Path(config.enroll_path, f"{name}.npy")
     with folder_lock(config.enroll_path):
         old = read_enrolment(path, config)
         utterances = [] if config.replace else old["utterances"]
         parts = [features.open_features(path, mmap_mode=None)] if utterances else []
         entry = {"file": f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}", "source": str(source), "dropped": "",
-                 "first": sum(map(len, parts)), "count": len(segments), "seconds": len(wave) / config.sr,
-                 "speech_seconds": seconds}
+                 "first": sum(map(len, parts)), "count": len(segments), **known}
         record = {"speaker": name, "segments": entry["first"] + len(segments), "utterances": [*utterances, entry],
                   "settings": features.feature_settings(config), "recordings": old["recordings"]}
         if config.keep_recording:
@@ -334,14 +334,13 @@ def save_probe(config, wave, source="microphone"):
     Returns it as verification.Verifier.read yields recordings: what was heard is judged, not what another program may
     have put into the probe's file by then.
     """
-    segments, seconds = check_recording(wave, config)
-    entry = {"file": "probe", "source": str(source), "first": 0, "count": len(segments), "dropped": "",
-             "seconds": len(wave) / config.sr, "speech_seconds": seconds}
+    segments, known = check_recording(wave, config)
+    entry = {"file": "probe", "source": str(source), "first": 0, "count": len(segments), "dropped": "", **known}
     record = {"speaker": "probe", "segments": len(segments), "settings": features.feature_settings(config),
               "utterances": [entry]}
     with folder_lock(config.verify_path):
         features.write_features(config.verify_path, record, [segments], private=True)
-    return "probe", segments, seconds, ""
+    return "probe", segments, entry
 
 
 def forget(config, speaker):
@@ -371,7 +370,7 @@ def adopt_model(config):
         raise InputError(f"--model_path is {config.model_path}: there is no model, and its rate is needed to record; "
                          f"train one with python model.py --train True --model_path {config.model_path}",
                          f"There is no model in {config.model_path}.")
-    flags = stored["flags"] if stored else {}
+    flags = stored["flags"] if stored else configuration.with_later_flags({})
     names = [name for name in configuration.flags_stored("features") if name in flags]
     configuration.adopt(config, {name: flags[name] for name in names}, config.model_path)
     configuration.check_relations(config)

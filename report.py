@@ -14,6 +14,7 @@ import measures
 from common import write_json, write_whole
 
 FEWEST_TARGETS = 30          # with fewer target trials, figures are not trustworthy
+FEWEST_BARS = 8              # conditions from which on they are drawn
 FEW_TARGETS = "not trustworthy: fewer than 30 target trials"
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Speaker verification</title><style>
@@ -51,9 +52,13 @@ def tables(figures):
             (NAMES[name], figure_text(figures["measures"][name]["value"]), figure_text(value))
             for name, value in after.items()]))
     if "conditions" in figures:
-        found += [("Conditions", ("", "probes", "EER"), [(row["condition"], str(row["probes"]), figure_text(row["eer"]))
-                                                         for row in figures["conditions"]]),
-                  ("Worst speakers", ("", "own rejected", "others accepted", "most like"), [
+        found.append(("Conditions, FAR and FRR at the threshold that the model stores",
+                      ("", "probes", "EER", f"minDCF({measures.P_TARGETS[0]})", "FAR", "FRR"),
+                      [(row["condition"], str(row["probes"]), *(interval_text(row[name]) for name in
+                                                                ("eer", "min_dcf", "far", "frr")))
+                       for row in figures["conditions"]]))
+    if "worst_speakers" in figures:
+        found += [("Worst speakers", ("", "own rejected", "others accepted", "most like"), [
                       (row["speaker"], figure_text(row["rejected"]), figure_text(row["accepted"]), row["confused_with"])
                       for row in figures["worst_speakers"]])]
     return found
@@ -62,6 +67,14 @@ def tables(figures):
 def figure_text(value):
     """Return a figure as text."""
     return "not measurable" if value is None else f"{value:.4f}"
+
+
+def interval_text(figure):
+    """Return a figure, a dict of value, low and high, as text."""
+    if not figure:
+        return "not measurable"
+    interval = "" if figure["low"] is None else f" ({figure['low']:.3f} to {figure['high']:.3f})"
+    return f"{figure['value']:.4f}{interval}"
 
 
 def text_table(heading, columns, rows):
@@ -83,7 +96,7 @@ def write_report(folder, figures, scored, evaluation=None, history=()):
     folder : str or Path
     figures : dict
     scored : measures.Scored
-    evaluation : utils.Evaluation, optional
+    evaluation : protocol.Evaluation, optional
         Of the enrolment protocol; a list of trials has none.
     history : sequence of dict, optional
         The rows of the model's history.csv.
@@ -104,11 +117,13 @@ def write_report(folder, figures, scored, evaluation=None, history=()):
                 "map": embedding_map(scored)}
     if evaluation:
         pictures["similarity"] = heat_map(evaluation)
+    if len(figures.get("conditions", ())) > FEWEST_BARS:
+        pictures["conditions"] = condition_bars(figures["conditions"])
     if history:
         pictures["training"] = training_curve(history)
     for name, figure in pictures.items():
         save_picture(figure, folder / f"{name}.png")
-    for name in {"similarity", "training"} - pictures.keys():
+    for name in {"similarity", "training", "conditions"} - pictures.keys():
         (folder / f"{name}.png").unlink(missing_ok=True)             # of an earlier report
     page = web_page(figures, [folder / f"{name}.png" for name in pictures])
     write_whole(folder / "report.html", lambda file: file.write(page.encode()))
@@ -234,6 +249,34 @@ def heat_map(evaluation):
         axes.set_yticks(range(n), evaluation.speakers, fontsize=7)
     axes.set(xlabel="enrolled speaker", ylabel="speaker of the probes", title="Mean cosine similarity")
     figure.colorbar(image, ax=axes, shrink=0.8, label="cosine")
+    return figure
+
+
+def condition_bars(rows):
+    """Draw EER, FAR and FRR of the rows of the table by condition as bars on one scale; return the figure."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if row["eer"]]
+    figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
+    axes, places = figure.add_subplot(), np.arange(len(rows))
+    kinds = (("eer", "EER", "tab:blue"), ("far", "FAR at the stored threshold", "tab:red"),
+             ("frr", "FRR at the stored threshold", "tab:orange"))
+    for number, (name, label, colour) in enumerate(kinds):
+        shown = [(place, row[name]) for place, row in zip(places, rows, strict=True) if row[name]]
+        if not shown:
+            continue
+        heights, values = [place + 0.27 * (number - 1) for place, _ in shown], [100 * row["value"] for _, row in shown]
+        axes.barh(heights, values, 0.27, color=colour, label=label)
+        if shown[0][1]["low"] is not None:
+            reach = [(100 * max(0, row["value"] - row["low"]), 100 * max(0, row["high"] - row["value"]))
+                     for _, row in shown]
+            axes.errorbar(values, heights, xerr=np.transpose(reach), fmt="none", ecolor="0.3", elinewidth=0.8)
+    axes.set_yticks(places, [f"{row['condition']} ({row['probes']})" for row in rows])
+    axes.set(xlabel="per cent of the trials of their kind, with 95 % intervals", title="By condition (probes)",
+             xlim=(0, None))
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
     return figure
 
 

@@ -45,6 +45,8 @@ class Heard:
     scores: list
     seconds: float
     problem: str
+    thresholds: dict        # {speaker: the threshold of that trial}
+    notes: list             # what must be known of the verdict
 
 
 def serve(connection, config):
@@ -129,7 +131,7 @@ class Service:
         if not self.probe or not self.list_enrolled():
             return None
         verdict = self.verifier.compare(self.probe, self.voices())
-        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem)
+        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem, verdict.thresholds, verdict.notes)
 
     def prepare_pictures(self):
         """Load what pictures need, before the first one is wanted."""

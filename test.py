@@ -3,6 +3,7 @@
     python test.py --model_path ./model --test_path ./test_tisv
     python test.py --model_path ./model --raw_path DIR              audio instead of features
     python test.py --model_path ./model --raw_path DIR --trials LIST      a list of trials
+    python test.py --model_path ./model --raw_path DIR --conditions True     also in noise, rooms, over telephones
     python test.py --store_threshold True                           store the measured thresholds with the model
 
 Without a list each speaker enrols with --utterance_number utterances; all others are probes against every speaker.
@@ -13,7 +14,7 @@ import pathlib
 import re
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy
@@ -21,9 +22,11 @@ import scipy
 import audio
 import common
 import configuration
+import data_preprocess
 import embedding
 import features
 import measures
+import protocol
 import report
 import utils
 from common import InputError, write_whole
@@ -31,6 +34,7 @@ from common import InputError, write_whole
 SCORED_AT_ONCE = 100_000     # trials
 PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
 ENROLMENTS = (1, 3, 5)       # enrolment utterances, in the table by condition
+CONDITION_MEASURES = ("eer", "min_dcf", "far", "frr")       # in the table by condition
 COHORT = 200                 # highest scores against the cohort, in adaptive s-norm
 
 
@@ -43,8 +47,10 @@ class Findings:
     seconds: dict                   # {name: seconds of speech} of the d-vectors
     sources: list                   # files that the d-vectors were made of
     notes: list
-    evaluation: utils.Evaluation = None         # of the enrolment protocol, not of a list
-    conditions: list = field(default_factory=list)
+    evaluation: protocol.Evaluation = None         # of the enrolment protocol, not of a list
+    conditions: list = field(default_factory=list)      # (name, measures.Scored) of the probes under each
+    stored: dict = None             # the model's thresholds
+    trials: measures.KnownTrials = None         # for a calibration that knows conditions
 
 
 # ---- trial lists ------------------------------------------------------------------------------------------------
@@ -134,12 +140,14 @@ def score_trials(config):
     trials = read_trials(config.trials)
     encoder, stored = embedding.open_model(config)
     paths = find_recordings(sorted({name for trial in trials for name in trial[:2]}), config.raw_path)
-    heard = embedding.embed_files(encoder, [path for path in paths.values() if path], config)
+    found = [path for path in paths.values() if path]
+    speakers = listed_speakers(config, found) if config.conditions else {}
+    heard = embed_listed(encoder, speakers) if speakers else embedding.embed_files(encoder, found, config)
     losses = [f"{name} is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path]
-    losses += [f"{name} {heard[path][2]}" for name, path in paths.items() if path and heard[path][0] is None]
+    losses += [f"{name} {heard[path][1]['dropped']}" for name, path in paths.items() if path and heard[path][0] is None]
     vectors = {name: heard[path][0] for name, path in paths.items() if path and heard[path][0] is not None}
     kept = [trial for trial in trials if trial[0] in vectors and trial[1] in vectors]
-    configuration.print_skipped(losses)
+    common.print_skipped(losses)
     left_out = f"{len(losses)} of its {len(paths)} recordings are missing or hold no speech"
     if len(kept) < len(trials) and not config.allow_missing:
         raise InputError(f"--trials is {config.trials}: {left_out}, which {len(trials) - len(kept)} of {len(trials)} "
@@ -150,19 +158,83 @@ def score_trials(config):
     if len(kept) < len(trials):
         notes.append(f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}")
     enrolled, probes, labels = zip(*kept, strict=True)
-    scored = measures.Scored(list(enrolled), list(probes), trial_cosines(vectors, enrolled, probes), np.array(labels),
-                          *number_speakers(kept).T, vectors)
-    seconds = {name: heard[path][1] for name, path in paths.items() if name in vectors}
-    return Findings(encoder, scored, seconds, [path for path in paths.values() if path], notes)
+    entries = {name: heard[path][1] for name, path in paths.items() if name in vectors}
+    scored = measures.Scored(
+        list(enrolled), list(probes), trial_cosines(vectors, vectors, enrolled, probes), np.array(labels),
+        *number_speakers(kept).T, vectors, trial_knowledge(entries, entries, enrolled, probes))
+    conditions = listed_conditions(encoder, {name: speakers[paths[name]] for name in vectors}, scored, config
+                                   ) if speakers else []
+    seconds = {name: entry["speech_seconds"] for name, entry in entries.items()}
+    return Findings(encoder, scored, seconds, found, notes, conditions=conditions,
+                    stored=embedding.load_thresholds(config.model_path, config.model_num))
 
 
-def trial_cosines(vectors, enrolled, probes):
-    """Return the scores (n,) of n pairs of names, given {name: d-vector (D,)}."""
-    place = {name: number for number, name in enumerate(vectors)}
-    matrix = np.stack(list(vectors.values()))                                   # (U, D)
-    pairs = np.array([[place[name] for name in names] for names in (enrolled, probes)])
-    parts = np.array_split(pairs, -(-len(enrolled) // SCORED_AT_ONCE), axis=1)
-    return np.concatenate([np.einsum("nd,nd->n", matrix[part[0]], matrix[part[1]]) for part in parts]).astype(float)
+def trial_knowledge(enrolled_entries, probe_entries, enrolled, probes):
+    """Return what is known of n trials of single recordings, {name: (n,)} as in measures.TERMS."""
+    def column(entries, names, key):
+        return np.array([np.nan if entries[name][key] is None else entries[name][key] for name in names], float)
+
+    return {"probe_seconds": column(probe_entries, probes, "speech_seconds"),
+            "snr": column(probe_entries, probes, "snr"), "bandwidth": column(probe_entries, probes, "bandwidth"),
+            "enrolled_seconds": column(enrolled_entries, enrolled, "speech_seconds"),
+            "enrolments": np.ones(len(probes))}
+
+
+def listed_speakers(config, paths):
+    """Return {path: features.Speaker} of recordings with their copies under all conditions, each as a speaker."""
+    folder, names = data_preprocess.cached_recordings(config, paths)
+    return {path: features.read_speaker(folder / f"{name}.npy", described=True) if (folder / f"{name}.npy").exists()
+            else features.Speaker(name, folder / f"{name}.npy", features.utterances_of(folder / f"{name}.npy"))
+            for path, name in names.items()}
+
+
+def embed_listed(encoder, speakers):
+    """Return {path: (d-vector (D,) or None, entry)} of the recordings of listed_speakers, as embedding.embed_files."""
+    found = {}
+    for path, speaker in common.progress(speakers.items(), desc="embedding", unit="file"):
+        (utterance,) = speaker.utterances
+        vectors = embedding.embed_speaker(encoder, speaker) if utterance.count else {}
+        found[path] = vectors.get(utterance), vars(utterance)
+    return found
+
+
+def listed_conditions(encoder, speakers, scored, config):
+    """Return (name, Scored) of a list's trials with its probes, {name: features.Speaker}, under each condition."""
+    names = sorted(set(scored.probes))
+    owners = [speakers[name] for name in names]
+    vectors = [embedding.embed_speaker(encoder, owner) for owner in owners]
+    silence = np.full_like(next(iter(vectors[0].values())), np.nan)
+    original = protocol.Probes("", [owner.utterances[0] for owner in owners],
+                            np.array([own[owner.utterances[0]] for own, owner in zip(vectors, owners, strict=True)]))
+    copies = protocol.copies_of([(name, utterance) for name, utterance in zip(names, original.utterances, strict=True)],
+                             {(name, part): vector for name, own in zip(names, vectors, strict=True)
+                              for part, vector in own.items()}, silence)
+    embed_rows = functools.partial(embedding.embed_rows, encoder)
+    short = [protocol.shorten(embed_rows, owners, original, seconds, config) for seconds in PROBE_SECONDS]
+    rows = [("as recorded", scored)]
+    for probes in (*copies, *short):
+        place = {name: number for number, name in enumerate(names)}
+        there = np.array([probes in short and probes.utterances[place[name]] is None for name in scored.probes])
+        under = dict(zip(names, probes.vectors, strict=True))
+        entries = {name: vars(utterance) if utterance else dict.fromkeys(("speech_seconds", "snr", "bandwidth"))
+                   for name, utterance in zip(names, probes.utterances, strict=True)}
+        scores = np.nan_to_num(trial_cosines(scored.vectors, under, scored.enrolled, scored.probes), nan=-np.inf)
+        enrolled_entries = {name: {"speech_seconds": seconds} for name, seconds in zip(
+            scored.enrolled, scored.known["enrolled_seconds"], strict=True)}
+        known = trial_knowledge(enrolled_entries, entries, scored.enrolled, scored.probes)
+        rows.append((probes.condition, replace(scored, scores=scores, known=known).part(~there)))
+    return rows
+
+
+def trial_cosines(enrolled_vectors, probe_vectors, enrolled, probes):
+    """Return the scores (n,) of n pairs of names, given {name: d-vector (D,)} of both sides."""
+    sides = []
+    for vectors, names in ((enrolled_vectors, enrolled), (probe_vectors, probes)):
+        place = {name: number for number, name in enumerate(vectors)}
+        sides.append((np.stack(list(vectors.values())), np.array([place[name] for name in names])))     # (U, D), (n,)
+    parts = [np.array_split(numbers, -(-len(enrolled) // SCORED_AT_ONCE)) for _, numbers in sides]
+    return np.concatenate([np.einsum("nd,nd->n", sides[0][0][left], sides[1][0][right])
+                           for left, right in zip(*parts, strict=True)]).astype(float)
 
 
 # ---- the enrolment protocol -------------------------------------------------------------------------------------
@@ -170,64 +242,64 @@ def trial_cosines(vectors, enrolled, probes):
 def score_speakers(config):
     """Enrol each test speaker and score all other utterances against all; return Findings. As model.test."""
     encoder, stored = embedding.open_model(config)
-    speakers, notes = utils.speakers_to_test(config, stored)
+    speakers, notes = protocol.speakers_to_test(config, stored)
     embed_speaker = functools.partial(embedding.embed_speaker, encoder)
-    evaluation = utils.evaluate(embed_speaker, speakers, config.utterance_number)
+    evaluation = protocol.evaluate(embed_speaker, speakers, config.utterance_number)
     seconds = {}
     for speaker in speakers:
-        enrolment, _ = utils.enrol_and_probe(speaker, config.utterance_number)
+        enrolment, _ = protocol.enrol_and_probe(speaker, config.utterance_number)
         seconds[speaker.name] = sum(utterance.speech_seconds for utterance in enrolment)
         seconds.update({f"{speaker.name}/{utterance.file}": utterance.speech_seconds for utterance in speaker.voiced})
-    conditions = by_probe_seconds(encoder, speakers, evaluation, config) + by_enrolment(evaluation)
+    embed_rows = functools.partial(embedding.embed_rows, encoder)
+    trials = None
+    if config.conditions and config.store_threshold:
+        trials = protocol.calibration_trials(evaluation, embed_rows, speakers, config)
     return Findings(encoder, evaluation.scored(), seconds, [speaker.path for speaker in speakers],
-                    evaluation.notes + embedding.model_notes(config, stored) + notes, evaluation, conditions)
+                    evaluation.notes + embedding.model_notes(config, stored) + notes, evaluation,
+                    speaker_conditions(embed_rows, speakers, evaluation, config),
+                    embedding.load_thresholds(config.model_path, config.model_num), trials)
 
 
-def shortened_probes(encoder, speakers, evaluation, seconds, config):
-    """Return d-vectors (P, D) of the first `seconds` of speech of an evaluation's probes; NaN where there is less."""
-    silence, vectors = np.full(evaluation.probe_vectors.shape[1], np.nan, np.float32), []
-    hop_length, utterances = round(config.hop * config.sr), {}
-    for speaker in speakers:
-        rows = speaker.load()
-        utterances.update({(speaker.name, utterance.file): (rows, utterance) for utterance in speaker.voiced})
-    for probe in evaluation.probes:
-        rows, utterance = utterances.get(probe, (None, None))
-        if utterance is None or utterance.speech_seconds < seconds:
-            vectors.append(silence)
-            continue
-        total = 1 + round(utterance.speech_seconds * config.sr) // hop_length
-        frames = audio.frames_of(rows[utterance.first:utterance.first + utterance.count], total)
-        frames = frames[:round(seconds / config.hop)]
-        vectors.append(embedding.embed(encoder, audio.cut_segments(frames, rows.shape[2])))
-    return np.array(vectors)
-
-
-def by_probe_seconds(encoder, speakers, evaluation, config):
-    """Return rows of the EER over the seconds of probe speech: (condition, probes, EER or None)."""
-    rows = []
+def speaker_conditions(embed_rows, speakers, evaluation, config):
+    """Return (name, Scored) of the probes under each condition: their copies, shortened, against shorter enrolments."""
+    by_name = {speaker.name: speaker for speaker in speakers}
+    owners = [by_name[owner] for owner, _ in evaluation.probes]
+    rows = [("as recorded", evaluation.scored())]
+    rows += [(probes.condition, evaluation.under(probes).scored()) for probes in evaluation.copies]
     for seconds in PROBE_SECONDS:
-        vectors = shortened_probes(encoder, speakers, evaluation, seconds, config)
-        heard = np.isfinite(vectors).all(axis=1)
-        scores = utils.enrolment_scores(evaluation.enrolment_vectors, vectors[heard])
-        rate = eer_or_none(scores, evaluation.labels[heard])
-        rows.append((f"first {seconds} s of the probe", int(heard.sum()), rate))
-    return [*rows, ("all of the probe", len(evaluation.probes), evaluation.eer)]
-
-
-def by_enrolment(evaluation):
-    """Return rows of the EER over the number of enrolment utterances: (condition, probes, EER or None)."""
-    rows = []
+        probes = protocol.shorten(embed_rows, owners, evaluation.originals, seconds, config)
+        there = np.array([utterance is not None for utterance in probes.utterances])
+        kept = np.broadcast_to(there[:, np.newaxis], evaluation.scores.shape)[evaluation.compared]
+        rows.append((probes.condition, evaluation.under(probes).scored().part(kept)))
     for number in ENROLMENTS:
-        if number <= evaluation.enrolment_utterances:
-            scores = utils.enrolment_scores(evaluation.enrolment_vectors[:, :number], evaluation.probe_vectors)
-            rows.append((f"{number} enrolment utterance{'s' * (number > 1)}", len(scores),
-                         eer_or_none(scores, evaluation.labels)))
+        if number < evaluation.enrolment_utterances:
+            under = evaluation.under(evaluation.originals, number)
+            rows.append((f"{number} enrolment utterance{'s' * (number > 1)}", under.scored()))
     return rows
 
 
-def eer_or_none(scores, labels):
-    """Return the EER of (P, S) scores, None where target or non-target trials are missing."""
-    return measures.equal_error_rate(scores, labels)[0] if labels.any() and not labels.all() else None
+def condition_figures(name, scored, config, stored):
+    """Return the row of a condition: its probes, EER, minDCF, FAR and FRR at the stored threshold; with intervals
+    where --conditions is given. A figure is {"value", "low", "high"}, None where there are not both kinds of trials.
+    """
+    row = {"condition": name, "probes": len(set(scored.probes))}
+    if not scored.labels.any() or scored.labels.all():
+        return row | dict.fromkeys(CONDITION_MEASURES)
+    decided, trials = embedding.decide(stored, config, scored), measures.Trials(scored.scores, scored.labels)
+
+    def measure(weights=None):
+        far, frr = trials.rates(weights)
+        best = measures.equal_error_index(far, frr)
+        rates = measures.decision_rates(decided[1], scored.labels, weights) if decided else (None, None)
+        values = float(far[best] + frr[best]) / 2, measures.min_dcf(far, frr, measures.P_TARGETS[0]), *rates
+        return dict(zip(CONDITION_MEASURES, values, strict=True))
+
+    intervals = measures.bootstrap(trials, scored.enrolled_speakers, scored.probe_speakers, measure=measure,
+                                   seed=config.seed) if config.conditions else {}
+    for key, value in measure().items():
+        low, high = intervals.get(key) or (None, None)
+        row[key] = None if value is None else {"value": value, "low": low, "high": high}
+    return row
 
 
 def worst_speakers(scored, names, threshold):
@@ -267,8 +339,8 @@ def embed_cohort(encoder, folder, config):
 
 def gather_figures(findings, config):
     """Return all figures of a run, a dict of plain values, for evaluation.json and report.html."""
-    scored, stored = findings.scored, embedding.load_thresholds(config.model_path, config.model_num)
-    figures = {"measures": report.without_infinities(scored.figures((stored or {}).get("calibration"), config.seed)),
+    scored, calibration = findings.scored, embedding.calibration_of(findings.stored)
+    figures = {"measures": report.without_infinities(scored.figures(calibration, config.seed)),
                "points": measures.operating_points(scored.scores, scored.labels),
                "target_trials": int(scored.labels.sum()), "non_target_trials": int((~scored.labels).sum())}
     figures["eer"] = figures["measures"]["eer"]["value"]
@@ -286,9 +358,11 @@ def gather_figures(findings, config):
         names = findings.evaluation.speakers
         rows = worst_speakers(scored, names, figures["points"]["eer"]["threshold"])
         figures |= protocol_figures(findings.evaluation) | {
-            "conditions": [dict(zip(("condition", "probes", "eer"), row, strict=True)) for row in findings.conditions],
             "worst_speakers": [dict(zip(("speaker", "rejected", "accepted", "confused_with"), row, strict=True))
                                for row in rows]}
+    rows = common.progress(findings.conditions, desc="conditions", unit="condition", disable=not config.conditions)
+    if findings.conditions:
+        figures["conditions"] = [condition_figures(*row, config, findings.stored) for row in rows]
     return figures | {
         "notes": findings.notes, "model": str(config.model_path), "model_num": config.model_num,
         "model_sha256": findings.encoder.sha256,
@@ -319,12 +393,13 @@ def work(config):
         value = getattr(config, mode)
         if value:
             raise InputError(f"--{mode} is {value}: test.py only tests; python model.py --{mode} {value} does that")
+    if config.conditions and "raw_path" not in config.given:
+        raise InputError("--conditions is True: it needs audio, give --raw_path")
     findings = score_trials(config) if config.trials else score_speakers(config)
     evaluation, scored = findings.evaluation, findings.scored
     if evaluation:
         print(evaluation.describe())
-    stored = embedding.load_thresholds(config.model_path, config.model_num)
-    print(measures.describe_rates(scored.scores, scored.labels, stored))
+    print(measures.describe_rates(scored.scores, scored.labels, embedding.decide(findings.stored, config, scored)))
     figures = gather_figures(findings, config)
     for table in report.tables(figures):
         print(report.text_table(*table))
@@ -337,7 +412,7 @@ def work(config):
         save_embeddings(config.save_embeddings, findings)
     if config.store_threshold:
         source = f"{len(evaluation.speakers)} test speakers, {config.utterance_number} enrolment utterances each"
-        embedding.store_thresholds(config.model_path, config.model_num, evaluation, source)
+        embedding.store_thresholds(config.model_path, config.model_num, evaluation, source, trials=findings.trials)
         print(f"stored with {config.model_path}: {measures.describe_points(evaluation.points)}")
         if evaluation.targets < report.FEWEST_TARGETS:
             print(f"note: a threshold of {evaluation.targets} target trials is not trustworthy; use more speakers")

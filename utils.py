@@ -6,20 +6,14 @@ T frames, F = 40 mel channels, D dimensions of the d-vector.
 """
 import collections
 import csv
-import functools
 import io
 import math
-import time
-from dataclasses import dataclass, field
 
 import numpy as np
-import scipy  # loads its parts when they are used
 
-import data_preprocess
 import features
 from audio import N_MELS
 from common import InputError, tf, write_whole
-from measures import Scored, operating_points, unit_mean
 
 # ---- batches ----------------------------------------------------------------------------------------------------
 
@@ -39,7 +33,7 @@ def channel_statistics(speakers, rng):
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
 
 
-def random_batch(speakers, n, m, *, crop, rng, weigh=False, speed=0.0, centres=None):
+def random_batch(speakers, n, m, *, crop, rng, weigh=False, one_corpus=False, copy_share=0.0, speed=0.0, centres=None):
     """Draw a training batch: n different speakers, m crops of each, all of one random length.
 
     Parameters
@@ -50,9 +44,10 @@ def random_batch(speakers, n, m, *, crop, rng, weigh=False, speed=0.0, centres=N
     crop : (int, int)
         Shortest and longest crop, in frames.
     rng : np.random.Generator
-    weigh : bool
-        Draw a speaker as often as it has utterances, up to m: one with a single recording, whose crops share room,
-        microphone and mood, is drawn 1 / m as often as one with m.
+    weigh, one_corpus : bool
+        See draw_speakers.
+    copy_share : float
+        How often a crop is taken from a copy of its utterance under another condition, where there are copies.
     speed : float
         Half of the speakers are played up to this share faster or slower (`play_at_speed`): other voices; 0 for none.
     centres : np.ndarray, shape (F,)
@@ -64,18 +59,35 @@ def random_batch(speakers, n, m, *, crop, rng, weigh=False, speed=0.0, centres=N
     """
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
-    shares = None
-    if weigh:
-        counts = np.minimum([len(speaker.voiced) for speaker in speakers], m)
-        shares = counts / counts.sum()
-    for i, speaker in enumerate(rng.choice(len(speakers), n, replace=False, p=shares)):
+    for i, speaker in enumerate(draw_speakers(speakers, n, m, rng=rng, weigh=weigh, one_corpus=one_corpus)):
         factor = 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
-        features, frames = speakers[speaker].load(), math.ceil(length * factor)
-        for j, row in enumerate(draw_rows(speakers[speaker].voiced, m, rng)):
+        features, frames = speaker.load(), math.ceil(length * factor)
+        for j, row in enumerate(draw_rows(speaker.voiced, m, rng, copy_share)):
             start = int(rng.integers(features.shape[2] - frames + 1))
             part = features[row, :, start:start + frames].T
             batch[i, j] = part if factor == 1 else play_at_speed(part, factor, length, centres)
     return batch.reshape(n * m, length, N_MELS)
+
+
+def draw_speakers(speakers, n, m, *, rng, weigh=False, one_corpus=False):
+    """Draw n different speakers.
+
+    With `weigh`, one is drawn as often as it has utterances, up to m: one with a single recording, whose crops share
+    room, microphone and mood, 1 / m as often as one with m. With `one_corpus`, all are of one corpus, so that no
+    channel or language tells them apart; a corpus is drawn as often as its speakers would be, and those with fewer
+    than n speakers count as one.
+    """
+    weights = np.ones(len(speakers))
+    if weigh:
+        weights = np.minimum([len(speaker.voiced) for speaker in speakers], m).astype(float)
+    if one_corpus:
+        sizes = collections.Counter(speaker.corpus for speaker in speakers)
+        corpora = np.array([speaker.corpus if sizes[speaker.corpus] >= n else "" for speaker in speakers])
+        names = [name for name in np.unique(corpora) if np.sum(corpora == name) >= n]
+        totals = np.array([weights[corpora == name].sum() for name in names])
+        weights = weights * (corpora == names[int(rng.choice(len(names), p=totals / totals.sum()))])
+    shares = weights / weights.sum() if weigh or one_corpus else None
+    return [speakers[index] for index in rng.choice(len(speakers), n, replace=False, p=shares)]
 
 
 def play_at_speed(frames, speed, length, centres):
@@ -95,13 +107,21 @@ def interpolate_rows(rows, positions):
     return (1 - share) * rows[first] + share * rows[np.minimum(first + 1, len(rows) - 1)]
 
 
-def draw_rows(utterances, m, rng):
-    """Draw m rows of a speaker's features: of different utterances, and of different rows, as far as there are."""
+def draw_rows(utterances, m, rng, copy_share=0.0):
+    """Draw m rows of a speaker's features: of different utterances, and of different rows, as far as there are.
+
+    Each is of one of the utterance's copies with the probability `copy_share`, if it has any.
+    """
     order = np.resize(rng.permutation(len(utterances)), m)
     rows = []
     for index, picks in zip(*np.unique(order, return_counts=True), strict=True):
         utterance = utterances[index]
-        rows.extend(utterance.first + rng.choice(utterance.count, picks, replace=picks > utterance.count))
+        copies = [copy for copy in utterance.copies if copy.count] if copy_share else ()
+        copied = int(rng.binomial(picks, copy_share)) if copies else 0
+        for number in rng.integers(len(copies), size=copied) if copied else ():
+            rows.append(copies[number].first + int(rng.integers(copies[number].count)))
+        kept = picks - copied
+        rows.extend(utterance.first + rng.choice(utterance.count, kept, replace=kept > utterance.count))
     return rows
 
 
@@ -187,7 +207,7 @@ def ge2e_loss(similarity, kind):
     raise InputError(f"loss is {kind!r}: choose softmax or contrast")
 
 
-# ---- the protocol -----------------------------------------------------------------------------------------------
+# ---- the speakers of a run --------------------------------------------------------------------------------------
 
 def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     """Part training from validation speakers.
@@ -198,8 +218,8 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     m : int
         Validation speakers are drawn from those with more than m utterances.
     ratio : float
-        The share of them that is drawn, as far as they are not `seen`; fewer than 2 would measure nothing, and none is
-        drawn.
+        The share of them that is drawn from each corpus, as far as they are not `seen`; fewer than 2 would measure
+        nothing, and none is drawn.
     rng : np.random.Generator
     names : list of str, optional
         The validation speakers, where an earlier run has drawn them.
@@ -211,10 +231,12 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     training, validation : lists of Speaker
     """
     if names is None:
-        able = [speaker.name for speaker in speakers if len(speaker.voiced) > m]
-        unseen = [name for name in able if name not in seen]
-        number = min(round(ratio * len(able)), len(unseen))
-        names = rng.choice(unseen, number, replace=False).tolist() if number >= 2 else []
+        names = []
+        for corpus in sorted({speaker.corpus for speaker in speakers}):
+            able = [speaker.name for speaker in speakers if speaker.corpus == corpus and len(speaker.voiced) > m]
+            unseen = [name for name in able if name not in seen]
+            number = min(round(ratio * len(able)), len(unseen))
+            names += rng.choice(unseen, number, replace=False).tolist() if number >= 2 else []
     missing = set(names) - {speaker.name for speaker in speakers}
     if missing:
         raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
@@ -222,198 +244,13 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
             [speaker for speaker in speakers if speaker.name in names])
 
 
-def enrol_and_probe(speaker, m):
-    """Choose a speaker's m enrolment utterances and its probes, all others; no source file is in both.
-
-    Where a speaker has several sessions (sub-folders), enrolment takes the smallest one that holds m utterances, or as
-    few as it can, and the probes are those of the others, if any of them holds speech. Probes without speech stay in:
-    they are trials too. Unreadable files do not.
-
-    Returns
-    -------
-    enrolment : list of Utterance
-    probes : list of Utterance
-    """
-    sizes = collections.Counter(utterance.session for utterance in speaker.voiced)
-    # Those that hold m come first, the smallest of them first; then the others, the largest first.
-    order = sorted(sizes, key=lambda name: (sizes[name] < m, abs(sizes[name] - m), name))
-    enrolment = sorted(speaker.voiced, key=lambda utterance: order.index(utterance.session))[:m]
-    used = {utterance.session for utterance in enrolment}
-    others = [utterance for utterance in speaker.utterances
-            if utterance not in enrolment and (utterance.count or utterance.seconds)]
-    other_sessions = [utterance for utterance in others if utterance.session not in used]
-    return enrolment, other_sessions if any(utterance.count for utterance in other_sessions) else others
-
-
-def enrolment_scores(enrolments, probes):
-    """Return the cosines (P, S) of probes (P, D) and the centroids of enrolments (S, m, D); -inf for a probe of NaN."""
-    centroids = np.stack([unit_mean(own) for own in enrolments])
-    return np.nan_to_num(probes @ centroids.T, nan=-np.inf)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the enrolment protocol gave: P probes scored against S enrolled speakers."""
-
-    speakers: list                          # S names
-    probes: list                            # P pairs (speaker name, file)
-    scores: np.ndarray                      # (P, S) cosine; -inf for a probe without speech
-    labels: np.ndarray                      # (P, S) True where the probe is the speaker's
-    enrolment_utterances: int
-    embedded_seconds: float                 # speech that was embedded
-    elapsed_seconds: float                  # time that took
-    notes: list = field(default_factory=list)
-    enrolment_vectors: np.ndarray = None    # (S, m, D) d-vectors of the enrolment utterances
-    probe_vectors: np.ndarray = None        # (P, D) NaN for a probe without speech
-
-    def scored(self):
-        """Return all P x S trials as Scored."""
-        n_probes, n_speakers = self.scores.shape
-        numbers = {name: number for number, name in enumerate(self.speakers)}
-        names = np.repeat([f"{owner}/{file}" for owner, file in self.probes], n_speakers)
-        owners = np.repeat([numbers[owner] for owner, _ in self.probes], n_speakers)
-        vectors = {}
-        if self.probe_vectors is not None:
-            vectors = {name: unit_mean(own) for name, own in zip(self.speakers, self.enrolment_vectors, strict=True)}
-            vectors.update(zip(names[::n_speakers].tolist(), self.probe_vectors, strict=True))
-        return Scored(self.speakers * n_probes, names.tolist(), self.scores.ravel(), self.labels.ravel(),
-                      np.tile(np.arange(n_speakers), n_probes), owners, vectors)
-
-    @property
-    def without_speech(self):
-        """The number of probes that hold no speech."""
-        return int(np.isneginf(self.scores).all(axis=1).sum())
-
-    @property
-    def eer(self):
-        """The equal error rate."""
-        return (self.points["eer"]["far"] + self.points["eer"]["frr"]) / 2
-
-    @functools.cached_property
-    def points(self):
-        """The operating points of the scores (operating_points)."""
-        return operating_points(self.scores, self.labels)
-
-    def matrix(self, n=4):
-        """Return the similarities (n, m, n) of the first n speakers' first probes, as the ancestors printed them."""
-        owners = [name for name, _ in self.probes]
-        n = min(n, len(self.speakers))
-        rows = [[i for i, owner in enumerate(owners) if owner == name] for name in self.speakers[:n]]
-        m = min(self.enrolment_utterances, *map(len, rows))
-        return np.stack([self.scores[indices[:m], :n] for indices in rows])
-
-    @property
-    def targets(self):
-        """The number of target trials."""
-        return int(self.labels.sum())
-
-    def loss(self, w):
-        """Return the mean softmax loss (GE2E, eq. 6) of the probes that hold speech, against the enrolled centroids.
-
-        Smoother than the EER, it tells checkpoints apart on few speakers; b cancels in it.
-        """
-        heard = np.isfinite(self.scores).all(axis=1)
-        log_posterior = scipy.special.log_softmax(abs(w) * self.scores[heard], axis=1)
-        return float(-log_posterior[self.labels[heard]].mean())
-
-    def describe(self):
-        """Return the similarities and what was done, as a test prints it."""
-        with np.printoptions(precision=2, suppress=True):
-            lines = [str(self.matrix())]
-        lines += [f"{len(self.speakers)} speakers, each enrolled with {self.enrolment_utterances} utterances",
-                  f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
-        if self.embedded_seconds:
-            lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
-        return "\n".join(lines)
-
-
-def evaluate(embed_speaker, speakers, m):
-    """Score every probe of every speaker against every speaker, each enrolled with m utterances.
-
-    Parameters
-    ----------
-    embed_speaker : callable
-        Returns {utterance: d-vector (D,)} of a Speaker's utterances that hold speech.
-    speakers : list of features.Speaker
-    m : int
-
-    Returns
-    -------
-    Evaluation
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two speakers, or one has fewer than m + 1 utterances.
-    """
-    if len(speakers) < 2:
-        raise InputError(f"{len(speakers)} speaker: error rates need at least 2")
-    started, enrolments, vectors, probes, mixed = time.perf_counter(), [], [], [], 0
-    for speaker in speakers:
-        enrolment, own_probes = enrol_and_probe(speaker, m)
-        if len(enrolment) < m or not own_probes:
-            raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
-                             f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
-        sessions = {utterance.session for utterance in enrolment}
-        mixed += len({u.session for u in speaker.voiced}) > 1 and any(probe.session in sessions for probe in own_probes)
-        d_vectors = embed_speaker(speaker)
-        enrolments.append([d_vectors[utterance] for utterance in enrolment])
-        silence = np.full_like(enrolments[-1][0], np.nan)
-        vectors += [d_vectors.get(probe, silence) for probe in own_probes]
-        probes += [(speaker.name, probe.file) for probe in own_probes]
-    names, elapsed = [speaker.name for speaker in speakers], time.perf_counter() - started
-    labels = np.array([owner for owner, _ in probes])[:, None] == np.array(names)
-    seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
-    notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
-    return Evaluation(names, probes, enrolment_scores(np.array(enrolments), np.array(vectors)), labels, m,
-                            seconds, elapsed, notes, np.array(enrolments), np.array(vectors))
-
-
-def speakers_to_test(config, stored):
-    """Return the speakers of config.test_path, or of the audio of --raw_path, and notes on what their figures need.
-
-    Parameters
-    ----------
-    config : argparse.Namespace
-        Takes the folder's feature flags where the model stores none.
-    stored : dict
-        What the model's config.json holds.
-    """
-    folder, names = config.test_path, None
-    if "raw_path" in config.given:
-        folder, names = data_preprocess.cached_features(config)
-    speakers, settings = features.load_features(folder)
-    features.adopt_settings(config, stored["flags"], settings, folder)
-    notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
-    speakers = [speaker for speaker in speakers if names is None or speaker.name in names]
-    notes += provenance_notes(stored, speakers, folder)
-    if "speaker_number" in config.given:
-        if len(speakers) < config.speaker_number:
-            raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
-        chosen = np.random.default_rng(config.seed).choice(len(speakers), config.speaker_number, replace=False)
-        speakers = [speakers[i] for i in sorted(chosen)]
-    return speakers, notes
-
-
-def provenance_notes(stored, speakers, folder):
-    """Return notes on what a reader of the figures must know about the model and the speakers."""
-    notes = []
-    seen = {*stored.get("training", ()), *stored.get("validation", ())} & {speaker.name for speaker in speakers}
-    if seen:
-        notes.append(f"{len(seen)} of {len(speakers)} speakers carry names of speakers that the model was trained or "
-                     "validated on: if they are the same people, the error rates are too low")
-    silent = features.speakers_without_speech(folder)
-    if silent:
-        notes.append(f"{len(silent)} speakers without any speech are left out: {', '.join(silent[:5])}")
-    return notes
-
-
 # ---- the course of training -------------------------------------------------------------------------------------
 
 class History:
     """history.csv: a row per stretch of training, rewritten whole; rows after `iteration` are forgotten."""
 
-    FIELDS = ("iteration", "loss", "learning_rate", "utterances_per_second", "seconds", "valid_eer", "valid_loss")
+    FIELDS = ("iteration", "loss", "learning_rate", "utterances_per_second", "seconds", "valid_eer", "valid_loss",
+              "valid_copies_eer")
 
     def __init__(self, path, iteration):
         self.path, self.rows = path, []
@@ -424,7 +261,8 @@ class History:
         """Return the rows of a history.csv; InputError where it is damaged."""
         try:
             with open(path, newline="", encoding="utf-8") as file:
-                rows = [{name: row[name] for name in self.FIELDS} for row in csv.DictReader(file)]
+                rows = [{name: row.get(name, "") if name == "valid_copies_eer" else row[name] for name in self.FIELDS}
+                        for row in csv.DictReader(file)]
             for row in rows:
                 numbers = [float(row[name]) for name in self.FIELDS if row[name] or not name.startswith("valid")]
                 if int(row["iteration"]) < 0 or not all(map(math.isfinite, numbers)):

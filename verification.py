@@ -14,12 +14,16 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 import audio
-import configuration
+import common
 import embedding
 import features
 import measures
 from common import InputError
 from features import normal_form
+
+# Beyond these a probe is outside of what models are measured on: what it is, its bound, and how a verdict says it.
+BEYOND = (("probe_seconds", 1.0, "under 1 s of speech"), ("snr", 0.0, "noise louder than the speech"),
+          ("bandwidth", 3000.0, "nothing above 3 kHz"))
 
 # ---- what is enrolled, what is a probe --------------------------------------------------------------------------
 
@@ -83,6 +87,8 @@ class Voice:
     seconds: float              # of speech
     lost: list                  # recordings that gave nothing, and why
     problem: str = ""           # why it cannot be compared
+    snr: float | None = None            # dB, estimated, of its first recording
+    bandwidth: float | None = None      # Hz, likewise
 
     @property
     def centroid(self):
@@ -90,19 +96,38 @@ class Voice:
         return measures.unit_mean(self.vectors)
 
 
+def known_of(probe, voice):
+    """Return what is known of the trial of a probe and an enrolled Voice; measures.TERMS lists the names."""
+    return {"probe_seconds": probe.seconds, "enrolled_seconds": voice.seconds, "enrolments": len(voice.vectors),
+            "snr": np.nan if probe.snr is None else probe.snr,
+            "bandwidth": np.nan if probe.bandwidth is None else probe.bandwidth}
+
+
+def beyond_measure(probe):
+    """Return in words how a probe is outside of what models are measured on."""
+    known = {"probe_seconds": probe.seconds, "snr": probe.snr, "bandwidth": probe.bandwidth}
+    return [f"outside of what was measured: {words}, this verdict is not reliable" for name, bound, words in BEYOND
+            if known[name] is not None and known[name] < bound]
+
+
 @dataclass(frozen=True)
 class Threshold:
-    """A score from which on a probe is accepted, and the error rates measured there; None where nothing was."""
+    """A score from which on a probe is accepted, and the error rates measured there; None where nothing was.
+
+    Where there is a log-likelihood ratio, that is the threshold, and the value is the score that has it in a trial.
+    """
 
     value: float
     far: float | None
     frr: float | None
     source: str
+    llr: float | None = None
 
     def __str__(self):
         """Return it as a verdict prints it."""
         rates = f": FAR {self.far:.2%}, FRR {self.frr:.2%}" if self.far is not None else ", error rates not measured"
-        return f"{self.value:.4f} ({self.source}{rates})"
+        ratio = "" if self.llr is None else f", ratio {self.llr:.2f}"
+        return f"{self.value:.4f}{ratio} ({self.source}{rates})"
 
 
 @dataclass(frozen=True)
@@ -117,7 +142,11 @@ class Verdict:
     threshold: Threshold | None = None
     enrolled_seconds: float = 0.0
     probe_seconds: float = 0.0
-    scores: list = field(default_factory=list)      # (speaker, score), best first
+    snr: float | None = None            # dB, estimated
+    bandwidth: float | None = None      # Hz, estimated
+    notes: list = field(default_factory=list)
+    scores: list = field(default_factory=list)          # (speaker, score), best first
+    thresholds: dict = field(default_factory=dict)      # {speaker: the threshold of that trial}
 
     @property
     def same(self):
@@ -131,9 +160,15 @@ class Verdict:
 
     def as_dict(self):
         """Return it as plain values, for JSON."""
-        threshold = asdict(self.threshold) if self.threshold else {"value": None}
+        threshold = asdict(self.threshold) if self.threshold else {"value": None, "llr": None}
         return {**asdict(self), "decision": self.decision, "same": self.same, "threshold": threshold.pop("value"),
-                **threshold, "scores": dict(self.scores)}
+                "threshold_llr": threshold.pop("llr"), **threshold, "scores": dict(self.scores)}
+
+    def heard(self):
+        """Return in words what was heard of the probe."""
+        quality = [] if self.snr is None else [f"about {self.snr:.0f} dB above the noise"]
+        quality += [] if self.bandwidth is None else [f"up to {self.bandwidth / 1000:.1f} kHz"]
+        return f" ({', '.join(quality)})" if quality else ""
 
     def __str__(self):
         """Return what the shell and the window print."""
@@ -143,7 +178,8 @@ class Verdict:
         llr = "" if self.llr is None else f", log-likelihood ratio {self.llr:.2f}"
         lines = [f"{self.decision}: {self.probe} and {self.speaker}",
                  f"  score {self.score:.4f}{llr}, threshold {self.threshold}",
-                 f"  speech: {probe:.1f} s of {self.probe}, {speaker:.1f} s of {self.speaker}"]
+                 f"  speech: {probe:.1f} s of {self.probe}{self.heard()}, {speaker:.1f} s of {self.speaker}"]
+        lines += [f"  {note}" for note in self.notes]
         if len(self.scores) > 1:
             if self.threshold.far is not None:
                 n, chance = len(self.scores), 1 - (1 - self.threshold.far) ** len(self.scores)
@@ -169,6 +205,7 @@ class Verifier:
         self.encoder, stored = embedding.open_model(config)
         self.config, self.settings = config, features.feature_settings(config)
         self.measured = embedding.load_thresholds(config.model_path, config.model_num)
+        self.calibration = embedding.calibration_of(self.measured)
         self.threshold = self.choose_threshold()
         self.notes = embedding.model_notes(config, stored)
 
@@ -177,17 +214,8 @@ class Verifier:
         config, measured = self.config, self.measured
         if config.threshold is not None:
             return Threshold(config.threshold, *self.rates(config.threshold), "given by --threshold")
-        points = measured["points"] if measured else {}
-        wanted = "eer" if config.far is None else str(config.far)
-        if wanted in points:
-            label = "EER" if config.far is None else f"FAR {config.far:.2g}"
-            point = points[wanted]
-            return Threshold(point["threshold"], point["far"], point["frr"], f"{label} of {measured['source']}")
-        flags = "" if config.far is None else f"--far is {config.far}: "
-        stored = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
-        remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
-        raise InputError(f"{flags}{config.model_path} stores {stored} for checkpoint {config.model_num}; {remedy}, or "
-                         "give --threshold", f"The model stores {stored}; {remedy}.")
+        point, label = embedding.choose_point(measured, config)
+        return Threshold(point["threshold"], point["far"], point["frr"], label, point.get("llr"))
 
     def rates(self, value):
         """Return FAR and FRR measured at a threshold, read off the stored curve; None, None where there is none."""
@@ -195,10 +223,11 @@ class Verifier:
             return None, None
         return tuple(float(np.interp(value, measures.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
 
-    def llr(self, score):
-        """Return the log-likelihood ratio of a score, None where the model stores no calibration."""
-        calibration = (self.measured or {}).get("calibration")
-        return calibration and calibration["scale"] * score + calibration["offset"]
+    def threshold_for(self, known):
+        """Return the Threshold of a trial of which this is known."""
+        if self.threshold.llr is None:
+            return self.threshold
+        return replace(self.threshold, value=float(self.calibration.score(self.threshold.llr, known)))
 
     def voices(self, path, speaker=None):
         """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
@@ -230,13 +259,16 @@ class Verifier:
                 yield self.embed_voice(name if len(parts) == 1 else f"{name}/{part[0]}", [part])
 
     def read(self, path):
-        """Yield (file, segments (K, 40, frames), seconds of speech, why it gave none) of audio or of a feature file."""
+        """Yield (file, segments (K, 40, frames), entry) of audio or of a feature file.
+
+        The entry tells the recording's "speech_seconds", "snr", "bandwidth", and why it gave none as "dropped".
+        """
         if path.suffix != ".npy":
             self.notes += audio.bandwidth_notes(path, self.config.sr)
             cuts, entry = audio.read_utterance(path, self.config)
             if len(cuts) and audio.is_steady(cuts):
-                cuts, entry = (), {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
-            yield path.name, cuts, entry["speech_seconds"], entry["dropped"]
+                cuts, entry = (), entry | {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
+            yield path.name, cuts, entry
             return
         record = features.read_record(path) or {}
         settings = record.get("settings") or features.read_settings(path.parent)
@@ -247,16 +279,19 @@ class Verifier:
             raise InputError(f"{path} holds numbers that are not finite: make it again")
         row_seconds = 0.0 if settings else segments.shape[2] * self.config.hop      # an ancestor's row is all speech
         for utterance in speaker.utterances:
-            yield (utterance.file, segments[utterance.first:utterance.first + utterance.count],
-                   utterance.speech_seconds or row_seconds, utterance.dropped)
+            entry = {"speech_seconds": utterance.speech_seconds or row_seconds, "dropped": utterance.dropped,
+                     "snr": utterance.snr, "bandwidth": utterance.bandwidth}
+            yield utterance.file, segments[utterance.first:utterance.first + utterance.count], entry
 
     def embed_voice(self, name, recordings):
         """Return the Voice of some recordings, each as `read` yields it."""
-        heard = [(file, segments, seconds) for file, segments, seconds, reason in recordings if not reason]
-        lost = [f"{file} {reason}" for file, _, _, reason in recordings if reason]
+        heard = [(file, segments, entry) for file, segments, entry in recordings if not entry["dropped"]]
+        lost = [f"{file} {entry['dropped']}" for file, _, entry in recordings if entry["dropped"]]
         vectors = [embedding.embed(self.encoder, segments) for _, segments, _ in heard]
-        voice = Voice(name, [file for file, _, _ in heard], np.array(vectors), sum(part[2] for part in heard), lost)
-        faint = sum(seconds for _, _, seconds, reason in recordings if reason)
+        seconds = sum(entry["speech_seconds"] for *_, entry in heard)
+        quality = {key: heard[0][2].get(key) for key in ("snr", "bandwidth")} if heard else {}
+        voice = Voice(name, [file for file, _, _ in heard], np.array(vectors), seconds, lost, **quality)
+        faint = sum(entry["speech_seconds"] for *_, entry in recordings if entry["dropped"])
         if voice.seconds >= self.config.min_speech:
             return voice
         problem = f"too little speech, {voice.seconds + faint:.1f} s; --min_speech is {self.config.min_speech:g} s"
@@ -265,18 +300,27 @@ class Verifier:
         return replace(voice, problem=problem)
 
     def compare(self, probe, voices):
-        """Return the Verdict on a probe, a Voice, against enrolled Voices; those with a problem are left out."""
+        """Return the Verdict on a probe, a Voice, against enrolled Voices; those with a problem are left out.
+
+        The best is the one whose score is the furthest above its threshold, in log-likelihood ratios where they count.
+        """
         voices = [voice for voice in voices if not voice.problem]
         if not voices:
             raise InputError("there is no enrolled speaker to compare with")
         if probe.problem:
             return Verdict(probe.name, probe.problem)
-        scores = [float(probe.centroid @ voice.centroid) for voice in voices]
-        order = sorted(range(len(voices)), key=lambda index: -scores[index])
-        best = voices[order[0]]
-        score = scores[order[0]]
-        return Verdict(probe.name, "", best.name, score, self.llr(score), self.threshold, best.seconds,
-                       probe.seconds, [(voices[index].name, scores[index]) for index in order])
+        scores = {voice.name: float(probe.centroid @ voice.centroid) for voice in voices}
+        known = {voice.name: known_of(probe, voice) for voice in voices}
+        thresholds = {name: self.threshold_for(known[name]) for name in scores}
+        ratios = {name: float(self.calibration.ratio(score, known[name])) if self.calibration else None
+                  for name, score in scores.items()}
+        rank = scores if self.threshold.llr is None else ratios
+        order = sorted(scores, key=lambda name: -rank[name])
+        best = next(voice for voice in voices if voice.name == order[0])
+        return Verdict(
+            probe.name, "", best.name, scores[best.name], ratios[best.name], thresholds[best.name], best.seconds,
+            probe.seconds, probe.snr, probe.bandwidth, beyond_measure(probe), [(name, scores[name]) for name in order],
+            {name: threshold.value for name, threshold in thresholds.items()})
 
 
 def enrolled_voices(verifier):
@@ -307,7 +351,7 @@ def print_verdicts(verifier, voices, recording=None):
     Enrolments that gave no speech are named on standard error.
     """
     config, verdicts = verifier.config, []
-    configuration.print_skipped([f"{voice.name}: {voice.problem}" for voice in voices if voice.problem] + [
+    common.print_skipped([f"{voice.name}: {voice.problem}" for voice in voices if voice.problem] + [
         f"{voice.name}: {line}" for voice in voices for line in voice.lost if not voice.problem])
     for verdict in verify(verifier, voices, recording):
         verdicts.append(verdict)

@@ -18,8 +18,8 @@ import configuration
 import data_preprocess
 import embedding
 import features
+import protocol
 import service
-import utils
 
 TRAIN_FLAGS = ["--speaker_number", "3", "--utterance_number", "3", "--hidden", "16", "--proj", "8", "--num_layer", "2",
                "--valid_ratio", "0.5", "--valid_every", "4", "--optim", "adam", "--lr", "0.01"]
@@ -188,5 +188,5 @@ def engine(trained, tmp_path):
 
 
 def evaluate(encoder, speakers, m):
-    """Return utils.Evaluation of speakers embedded by an encoder, TensorFlow's or LiteRT's."""
-    return utils.evaluate(functools.partial(embedding.embed_speaker, encoder), speakers, m)
+    """Return protocol.Evaluation of speakers embedded by an encoder, TensorFlow's or LiteRT's."""
+    return protocol.evaluate(functools.partial(embedding.embed_speaker, encoder), speakers, m)

@@ -17,7 +17,7 @@ import embedding
 import features
 import measures
 import model
-import utils
+import protocol
 import verification
 from common import InputError
 from encoder import export, load_encoder, trainable_numbers
@@ -258,7 +258,7 @@ def evaluation_of(targets, others):
     """Return an Evaluation of one probe per score against two enrolled speakers, a's and b's."""
     scores = np.stack([targets, others], axis=1)
     probes = [("a", str(number)) for number in range(len(targets))]
-    return utils.Evaluation(["a", "b"], probes, scores, np.tile([True, False], (len(targets), 1)), 1, 1.0, 1.0)
+    return protocol.Evaluation(["a", "b"], probes, scores, np.tile([True, False], (len(targets), 1)), 1, 1.0, 1.0)
 
 
 def test_the_stored_curve_and_points_equal_a_plain_loop(tmp_path):

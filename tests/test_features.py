@@ -117,7 +117,7 @@ def test_features_of_other_settings_are_refused(write_features):
     folder = write_features([[1]])
     speakers, settings = features.load_features(folder)
     wanted = features.feature_settings(configuration.get_config([]))
-    assert wanted.keys() == {"sr", "nfft", "window", "hop", "top_db", "tisv_frame"}
+    assert wanted.keys() == {"sr", "nfft", "window", "hop", "top_db", "floor_db", "level", "tisv_frame"}
     assert features.check_features(speakers, settings, wanted, folder) == []
     for name, value in wanted.items():
         with pytest.raises(InputError, match=f"was made with --{name} {value}, the model with {2 * value}"):

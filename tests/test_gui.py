@@ -101,7 +101,7 @@ class FakeModel:
 
     def verify(self, sound):
         scores = sorted(((name, self.scores[name]) for name in self.people), key=lambda pair: -pair[1])
-        return service.Heard(scores, 3.2, "")
+        return service.Heard(scores, 3.2, "", {}, [])
 
     def compare(self):
         return None

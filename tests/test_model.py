@@ -20,6 +20,7 @@ import embedding
 import encoder as encoder_room
 import features
 import model
+import protocol
 import utils
 from common import InputError, tf
 from encoder import Encoder, load_encoder
@@ -127,8 +128,8 @@ def test_each_batch_of_a_run_is_another(made_features, tmp_path):
 
 
 def test_each_checkpoint_measures_its_validation_loss_once(made_features, tmp_path, monkeypatch):
-    measured, loss = [], utils.Evaluation.loss
-    monkeypatch.setattr(utils.Evaluation, "loss", lambda self, w: measured.append(1) or loss(self, w))
+    measured, loss = [], protocol.Evaluation.loss
+    monkeypatch.setattr(protocol.Evaluation, "loss", lambda self, w: measured.append(1) or loss(self, w))
     assert model.main(train_flags(made_features, tmp_path, "--iteration", 8)) == 0
     assert len(measured) == 2                                       # at 4 and at 8
 

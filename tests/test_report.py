@@ -11,9 +11,9 @@ import configuration
 import embedding
 import features
 import measures
+import protocol
 import report as report_room
 import test as evaluation_script
-import utils
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_shortened_probe_is_the_beginning_of_its_speech(tested, corpus):
     """By hand from the audio: the first second of voiced speech, its log-mel cut anew."""
     findings, config = tested
     encoder, stored = embedding.open_model(config)
-    speakers, _ = utils.speakers_to_test(config, stored)
+    speakers, _ = protocol.speakers_to_test(config, stored)
     vectors = evaluation_script.shortened_probes(encoder, speakers, findings.evaluation, 1, config)
     assert len(vectors) == 9
     for (name, file), vector in zip(findings.evaluation.probes, vectors, strict=True):
@@ -72,7 +72,7 @@ def test_the_worst_speakers_come_first():
                        [0.2, 0.1, -np.inf]])
     labels = np.repeat(np.eye(3, dtype=bool), 2, axis=0)
     probes = [(name, str(number)) for name in "abc" for number in range(2)]
-    scored = utils.Evaluation(list("abc"), probes, scores, labels, 1, 1.0, 1.0).scored()
+    scored = protocol.Evaluation(list("abc"), probes, scores, labels, 1, 1.0, 1.0).scored()
     rows = evaluation_script.worst_speakers(scored, list("abc"), 0.5)
     assert [row[0] for row in rows] == ["b", "c", "a"]
     assert rows[0] == ("b", 0.5, 2 / 8, "c")                                    # 2 of the 8 trials with others accepted
@@ -153,7 +153,7 @@ def test_more_enrolment_utterances_are_their_mean():
     """The first utterances of a and b are the other's voice, the two further ones their own."""
     a, b = np.eye(2)
     enrolled, probes = np.array([[b, a, a], [a, b, b]]), np.array([a, b])
-    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1")], np.eye(2), np.eye(2, dtype=bool), 3, 1.0, 1.0,
+    evaluation = protocol.Evaluation(["a", "b"], [("a", "1"), ("b", "1")], np.eye(2), np.eye(2, dtype=bool), 3, 1.0, 1,
                                   [], enrolled, probes)
     assert evaluation_script.by_enrolment(evaluation) == [
         ("1 enrolment utterance", 2, 1.0), ("3 enrolment utterances", 2, 0.0)]
@@ -170,7 +170,7 @@ def test_the_heat_map_shows_each_speakers_own_mean():
     scores = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [-np.inf, -np.inf]])
     labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], bool)
     probes = [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")]
-    evaluation = utils.Evaluation(["a", "b"], probes, scores, labels, 1, 1.0, 1.0)
+    evaluation = protocol.Evaluation(["a", "b"], probes, scores, labels, 1, 1.0, 1.0)
     image = report_room.heat_map(evaluation).axes[0].images[0].get_array()
     np.testing.assert_allclose(image, [[0.8, 0.2], [0.2, 0.8]])                     # silence is left out
 

@@ -6,6 +6,7 @@ import audio
 import configuration
 import features
 import measures
+import protocol
 import utils
 from common import InputError, tf
 
@@ -216,7 +217,7 @@ def test_batches_are_drawn_by_seed_and_number(write_features):
 def test_enrolment_and_probes_share_no_file_and_no_session():
     files = ["a/1", "a/2", "a/3", "b/1", "b/2"]
     speaker = features.Speaker("s", None, tuple(features.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
-    enrolment, probes = utils.enrol_and_probe(speaker, 2)
+    enrolment, probes = protocol.enrol_and_probe(speaker, 2)
     assert [utterance.file for utterance in enrolment] == ["b/1", "b/2"]
     assert [utterance.file for utterance in probes] == ["a/1", "a/2", "a/3"]
 
@@ -230,7 +231,7 @@ def test_enrolment_and_probes_share_no_file_and_no_session():
 def test_sessions_are_kept_apart_where_they_can_be(sizes, m, enrolled, probed):
     files = [f"{session}/{i}" for session, size in sizes.items() for i in range(size)]
     speaker = features.Speaker("s", None, tuple(features.Utterance(file, i, 1, 2.0) for i, file in enumerate(files)))
-    enrolment, probes = utils.enrol_and_probe(speaker, m)
+    enrolment, probes = protocol.enrol_and_probe(speaker, m)
     assert len(enrolment) == m
     assert {utterance.session for utterance in enrolment} == enrolled
     assert {utterance.session for utterance in probes} == probed
@@ -241,14 +242,14 @@ def test_one_session_is_split_by_file_and_silence_is_a_probe():
     counts = {"1": 1, "2": 0, "3": 1, "4": 1, "broken": 0}
     spoken = tuple(features.Utterance(file, 0, count, seconds=0.0 if file == "broken" else 2.0)
                    for file, count in counts.items())
-    enrolment, probes = utils.enrol_and_probe(features.Speaker("s", None, spoken), 2)
+    enrolment, probes = protocol.enrol_and_probe(features.Speaker("s", None, spoken), 2)
     assert [utterance.file for utterance in enrolment] == ["1", "3"]
     assert [utterance.file for utterance in probes] == ["2", "4"]              # what cannot be read is no trial
 
 
 def test_a_session_without_speech_does_not_take_the_place_of_the_probes():
     utterances = [features.Utterance(f"a/{i}", i, 1, 2.0) for i in range(4)] + [features.Utterance("b/1", 4, 0, 0.3)]
-    enrolment, probes = utils.enrol_and_probe(features.Speaker("s", None, tuple(utterances)), 2)
+    enrolment, probes = protocol.enrol_and_probe(features.Speaker("s", None, tuple(utterances)), 2)
     assert [utterance.file for utterance in enrolment] == ["a/0", "a/1"]
     assert [utterance.file for utterance in probes] == ["a/2", "a/3", "b/1"]
 
@@ -296,14 +297,14 @@ def test_history_forgets_what_came_after_the_checkpoint(tmp_path):
 
 def test_the_loss_of_probes_by_hand():
     scores = np.array([[1.0, 0.0], [-1.0, 0.0], [-np.inf, -np.inf]])     # the last probe holds no speech
-    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1"), ("b", "2")], scores,
+    evaluation = protocol.Evaluation(["a", "b"], [("a", "1"), ("b", "1"), ("b", "2")], scores,
                                   np.array([[1, 0], [0, 1], [0, 1]], bool), 2, 1.0, 1.0)
     assert evaluation.loss(-np.log(3)) == pytest.approx(-np.log(3 / 4))  # both posteriors are 3 to 1
 
 
 def test_the_matrix_has_the_ancestors_form():
     scores = np.arange(12.0).reshape(4, 3)
-    evaluation = utils.Evaluation(["a", "b", "c"], [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1")], scores,
+    evaluation = protocol.Evaluation(["a", "b", "c"], [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1")], scores,
                                   np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], bool), 2, 1.0, 1.0)
     assert evaluation.matrix(2).tolist() == [[[0, 1]], [[6, 7]]]
     assert evaluation.without_speech == 0
@@ -357,7 +358,7 @@ def test_a_validation_speaker_is_unseen_and_there(write_features):
 def test_a_centroid_has_length_1():
     """Two enrolment vectors at right angles: their mean has length 0.71, and a probe along it scores 1."""
     probes = np.array([[0.5 ** 0.5, 0.5 ** 0.5], [1, 0], [np.nan, np.nan]])
-    found = utils.enrolment_scores(np.array([[[1.0, 0.0], [0.0, 1.0]]]), probes)
+    found = protocol.enrolment_scores(np.array([[[1.0, 0.0], [0.0, 1.0]]]), probes)
     assert found[:, 0].tolist() == pytest.approx([1, 0.5 ** 0.5, -np.inf])
 
 
@@ -373,20 +374,20 @@ def test_an_evaluation_by_hand():
     files = {"a0": ["0", "1", "2", "3"], "b60": ["x/0", "x/1", "y/0", "y/1"]}
     speakers = [features.Speaker(name, None, tuple(features.Utterance(file, row, 1, 4.0, 2.0)
                                                    for row, file in enumerate(own))) for name, own in files.items()]
-    found = utils.evaluate(embed_by_name, speakers, 3)
+    found = protocol.evaluate(embed_by_name, speakers, 3)
     assert found.probes == [("a0", "3"), ("b60", "y/1")]
     np.testing.assert_allclose(found.scores, np.cos(np.radians([[10, 50], [70, 10]])))
     assert found.labels.tolist() == [[True, False], [False, True]]
     np.testing.assert_allclose(found.probe_vectors, np.cos(np.radians([[10, 80], [70, 20]])))
     assert (found.eer, found.embedded_seconds) == (0, 16.0)
     assert found.notes == ["1 speakers have too few utterances in separate sessions: theirs are mixed"]
-    parted = utils.evaluate(embed_by_name, speakers, 2)
+    parted = protocol.evaluate(embed_by_name, speakers, 2)
     assert [file for _, file in parted.probes] == ["2", "3", "y/0", "y/1"]
     assert parted.notes == []
 
 
 def test_speech_against_time_is_told():
-    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1"), ("b", "2")],
+    evaluation = protocol.Evaluation(["a", "b"], [("a", "1"), ("b", "1"), ("b", "2")],
                                   np.array([[0.9, 0.1], [-np.inf, 0.8], [-np.inf, -np.inf]]),
                                   np.array([[1, 0], [0, 1], [0, 1]], bool), 1, 120.0, 0.5)
     assert evaluation.describe().splitlines()[-3:] == [
@@ -396,7 +397,7 @@ def test_speech_against_time_is_told():
 
 def test_a_centroid_that_is_scored_is_the_enrolled_one():
     vectors = np.array([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [-1.0, 0.0]]])
-    evaluation = utils.Evaluation(["a", "b"], [("a", "1"), ("b", "1")], np.array([[0.7, -0.7], [0.1, 0.9]]),
+    evaluation = protocol.Evaluation(["a", "b"], [("a", "1"), ("b", "1")], np.array([[0.7, -0.7], [0.1, 0.9]]),
                                   np.eye(2, dtype=bool), 2, 1.0, 1.0, [], vectors, np.array([[0.6, 0.8], [0.0, 1.0]]))
     found = {name: vector.tolist() for name, vector in evaluation.scored().vectors.items()}
     assert found == {"a": pytest.approx([0.5 ** 0.5] * 2), "b": [-1, 0], "a/1": [0.6, 0.8], "b/1": [0, 1]}
@@ -406,10 +407,10 @@ def test_what_a_reader_of_the_figures_must_know_is_noted(write_features):
     folder = write_features([[1, 1], [0], [1, 1]])
     (folder / "s1.npy").unlink()
     speakers, _ = features.load_features(folder)
-    notes = utils.provenance_notes({"training": ["s0", "x"], "validation": ["s2"]}, speakers, folder)
+    notes = protocol.provenance_notes({"training": ["s0", "x"], "validation": ["s2"]}, speakers, folder)
     assert notes[0].startswith("2 of 2 speakers carry names of speakers that the model was trained or validated on")
     assert notes[1] == "1 speakers without any speech are left out: s1"
-    assert utils.provenance_notes({}, speakers, folder) == notes[1:]
+    assert protocol.provenance_notes({}, speakers, folder) == notes[1:]
 
 
 def test_the_speakers_of_a_test_are_drawn_in_their_order(write_features):
@@ -418,14 +419,14 @@ def test_the_speakers_of_a_test_are_drawn_in_their_order(write_features):
     drawn = []
     for seed in range(6):
         config = configuration.get_config([*argv, "3", "--seed", str(seed)])
-        speakers, notes = utils.speakers_to_test(config, {"flags": {"sr": 8000}})
+        speakers, notes = protocol.speakers_to_test(config, {"flags": {"sr": 8000}})
         drawn.append(tuple(speaker.name for speaker in speakers))
         assert notes == []
     assert drawn == [tuple(sorted(names)) for names in drawn]
     assert len(set(drawn)) > 2
-    assert len(utils.speakers_to_test(configuration.get_config([*argv, "6"]), {"flags": {"sr": 8000}})[0]) == 6
+    assert len(protocol.speakers_to_test(configuration.get_config([*argv, "6"]), {"flags": {"sr": 8000}})[0]) == 6
     with pytest.raises(InputError, match=r"--speaker_number is 7: .* has 6 speakers"):
-        utils.speakers_to_test(configuration.get_config([*argv, "7"]), {"flags": {"sr": 8000}})
+        protocol.speakers_to_test(configuration.get_config([*argv, "7"]), {"flags": {"sr": 8000}})
 
 
 def test_history_keeps_the_row_of_the_checkpoint(tmp_path):

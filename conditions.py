@@ -1,0 +1,331 @@
+"""What happens to a voice on its way: noise, babble, rooms, telephones, codecs, levels.
+
+    under = conditions.CONDITIONS["telephone"](wave, 16000, np.random.default_rng(0))          (S,), as long as wave
+    description, wave = conditions.draw(conditions.Surroundings(), wave, 16000, rng)        what a training copy hears
+
+Each condition takes samples (S,), their rate in Hz and a generator, and returns as many samples, each where it was;
+the same seed gives the same samples. A signal-to-noise ratio is that of the voiced speech to the noise, in dB.
+Loaded only where copies are made or a test asks for conditions: audiomentations and pyroomacoustics do the work.
+"""
+import contextlib
+import functools
+import io
+import pathlib
+import random
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+import soundfile
+
+import audio
+from common import InputError, LazyModule
+
+BABBLERS = (3, 7)            # voices in a babble, at least and at most
+NEIGHBOURS = 50              # other voices that may babble behind a speaker
+HUMS = (50, 60)              # Hz of the mains
+ROOMS = 32                   # simulated rooms of each reverberation time
+RT60_STEP = 0.05             # s between reverberation times of rooms that are drawn
+PHONE_RATE = 8000            # Hz
+PHONE_BAND = (300, 3400)     # Hz
+CODEC_RATE = 16000           # Hz at which codecs work
+CODECS = {"opus": {"format": "OGG", "subtype": "OPUS", "compression_level": 0.98},          # 13 kbit/s
+          "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.9}}
+MP3_DELAY = 1105             # samples by which what LAME has coded at 16 kHz, and libsndfile reads, comes late
+
+
+def load(name):
+    """Import a library of this room; InputError where it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return __import__(name)
+    except ImportError as error:
+        raise InputError(f"{name} is needed for copies and conditions and cannot be loaded ({error}): "
+                         "pip install -r requirements.txt") from error
+
+
+audiomentations = LazyModule(functools.partial(load, "audiomentations"))
+pyroomacoustics = LazyModule(functools.partial(load, "pyroomacoustics"))
+
+
+@contextlib.contextmanager
+def seeded(rng):
+    """Give the generators that audiomentations and pyroomacoustics draw from a seed of `rng`, and restore the first."""
+    seed, before = int(rng.integers(2**32)), (random.getstate(), np.random.get_state())     # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)        # noqa: NPY002
+    try:
+        yield seed
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])      # noqa: NPY002
+
+
+def transform(wave, sr, rng, name, **options):
+    """Return what audiomentations' transform of that name makes of samples (S,)."""
+    with seeded(rng), warnings.catch_warnings():
+        warnings.simplefilter("ignore")         # a noise at another rate is resampled
+        return getattr(audiomentations, name)(p=1.0, **options)(np.asarray(wave, np.float32), sr)
+
+
+# ---- noise ------------------------------------------------------------------------------------------------------
+
+def speech_of(wave, sr):
+    """Return the voiced samples of a recording, all of it where nothing is."""
+    speech = audio.voiced(wave, sr=sr, window=0.025, hop=0.01, top_db=30)
+    return speech if len(speech) else wave
+
+
+def overall_snr(wave, sr, snr):
+    """Return the ratio of the whole recording to a noise that gives its voiced speech the ratio `snr`, both in dB."""
+    return snr + audio.level_db(wave) - audio.level_db(speech_of(wave, sr))
+
+
+def mix(wave, noise, sr, snr):
+    """Add noise (S,) at a signal-to-noise ratio."""
+    gain = 10 ** ((audio.level_db(wave) - overall_snr(wave, sr, snr) - audio.level_db(noise)) / 20)
+    return (wave + gain * noise).astype(np.float32)
+
+
+def colour_noise(wave, sr, rng, *, snr, decay=0.0):
+    """Add noise whose spectrum falls by `decay` dB per octave: 0 is white, 3.01 pink, 6.02 brown."""
+    overall = overall_snr(wave, sr, snr)
+    return transform(wave, sr, rng, "AddColorNoise", min_snr_db=overall, max_snr_db=overall, min_f_decay=-decay,
+                     max_f_decay=-decay, n_fft=1024)
+
+
+def hum(wave, sr, rng, *, snr):
+    """Add the hum of the mains: 50 or 60 Hz and its harmonics."""
+    harmonics = rng.choice(HUMS) * rng.normal(1, 0.002) * np.arange(1, 9)               # Hz, (8,)
+    phases, amplitudes = rng.uniform(0, 2 * np.pi, 8), rng.uniform(0.2, 1, 8) / np.arange(1, 9)
+    time = np.arange(len(wave)) / sr
+    return mix(wave, np.sin(2 * np.pi * time[:, np.newaxis] * harmonics + phases) @ amplitudes, sr, snr)
+
+
+def recorded_noise(wave, sr, rng, *, files, snr):
+    """Add a part of one of some recordings of noise, repeated where it is shorter."""
+    path, overall = files[int(rng.integers(len(files)))], overall_snr(wave, sr, snr)
+    try:
+        return transform(wave, sr, rng, "AddBackgroundNoise", sounds_path=[path], min_snr_db=overall,
+                         max_snr_db=overall)
+    except (soundfile.LibsndfileError, OSError, AssertionError) as error:
+        raise InputError(f"{path} cannot be read as noise: {error}") from error
+
+
+def babble(wave, sr, rng, *, voices, snr):
+    """Add several others who talk at once, at levels within 6 dB; `voices` are one folder of recordings each."""
+    noise = np.zeros(len(wave), np.float32)
+    number = min(int(rng.integers(BABBLERS[0], BABBLERS[1] + 1)), len(voices))
+    for voice in rng.choice(len(voices), number, replace=False):
+        files = recordings_of(voices[voice])
+        if not files:
+            continue
+        talk = speech_of(audio.load_audio(files[int(rng.integers(len(files)))], sr), sr)
+        talk = np.roll(np.resize(talk, len(wave)), rng.integers(len(wave)))
+        noise += talk * 10 ** ((rng.uniform(-3, 3) - audio.level_db(talk)) / 20)
+    return mix(wave, noise, sr, snr) if noise.any() else wave
+
+
+@functools.lru_cache(maxsize=4096)
+def recordings_of(folder):
+    """Return the paths of the recordings below a folder."""
+    return [str(pathlib.Path(folder, file)) for file in audio.audio_files(folder)[0]]
+
+
+# ---- rooms ------------------------------------------------------------------------------------------------------
+
+def room(wave, sr, rng, *, rt60):
+    """Place voice and microphone somewhere in a shoebox room with a reverberation time of `rt60` seconds.
+
+    The level is kept, and the direct sound is where the voice was.
+    """
+    response = room_response(sr, rt60, int(rng.integers(ROOMS)))
+    heard = scipy.signal.oaconvolve(wave, response)[:len(wave)]
+    return (heard * 10 ** ((audio.level_db(wave) - audio.level_db(heard)) / 20)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1024)
+def room_response(sr, rt60, number):
+    """Return the impulse response (R,) of a room; it begins with the direct sound, which is 1.
+
+    Image sources and ray tracing (pyroomacoustics); Sabine's absorption is corrected until the reverberation time
+    measured on the response is within a twentieth of `rt60`.
+    """
+    rng = np.random.default_rng([number, round(1000 * rt60)])
+    size = rng.uniform((3, 3, 2.4), (8, 6, 3.2))                                        # m
+    places = rng.uniform(0.5, size - 0.5), rng.uniform(0.5, size - 0.5)                 # of voice and microphone
+    wanted = rt60
+    with seeded(rng) as seed:
+        for _ in range(5):
+            pyroomacoustics.random.seed(seed)
+            absorption, order = pyroomacoustics.inverse_sabine(wanted, size)
+            model = pyroomacoustics.ShoeBox(size, fs=sr, materials=pyroomacoustics.Material(absorption),
+                                            max_order=min(order, 10), ray_tracing=True, air_absorption=True)
+            model.add_source(places[0])
+            model.add_microphone(places[1])
+            model.compute_rir()
+            response = model.rir[0][0]
+            measured = float(pyroomacoustics.experimental.measure_rt60(response, sr, decay_db=30))
+            if abs(measured / rt60 - 1) < 0.05:
+                break
+            wanted *= rt60 / measured
+    direct = np.linalg.norm(places[0] - places[1]) / pyroomacoustics.constants.get("c") * sr
+    start = int(direct) + pyroomacoustics.constants.get("frac_delay_length") // 2
+    start = max(0, start - 8) + int(np.argmax(np.abs(response[max(0, start - 8):start + 8])))
+    return (response[start:] / response[start]).astype(np.float32)
+
+
+# ---- channels ---------------------------------------------------------------------------------------------------
+
+def telephone(wave, sr, rng, *, coding="ULAW", band=PHONE_BAND):
+    """Send a voice over a telephone: a band in Hz, 8 kHz, coded as "ULAW", "ALAW" (G.711) or "GSM610" (6.10)."""
+    narrow = audio.librosa.resample(np.asarray(wave, np.float32), orig_sr=sr, target_sr=PHONE_RATE)
+    sections = scipy.signal.butter(4, band, "bandpass", fs=PHONE_RATE, output="sos")
+    narrow = scipy.signal.sosfiltfilt(sections, narrow)
+    back = through_file(narrow, PHONE_RATE, format="WAV", subtype=coding)
+    return fitted(audio.librosa.resample(back, orig_sr=PHONE_RATE, target_sr=sr), len(wave))
+
+
+def codec(wave, sr, rng, *, name):
+    """Code a voice at a low rate, "opus" or "mp3", and decode it."""
+    wide = audio.librosa.resample(np.asarray(wave, np.float32), orig_sr=sr, target_sr=CODEC_RATE)
+    late = MP3_DELAY if name == "mp3" else 0
+    back = through_file(np.pad(wide, (0, late)), CODEC_RATE, **CODECS[name])[late:]
+    return fitted(audio.librosa.resample(back, orig_sr=CODEC_RATE, target_sr=sr), len(wave))
+
+
+def through_file(wave, sr, **options):
+    """Return samples as libsndfile reads them after it has written them in some format."""
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(wave, -1, 1), sr, **options)
+    file.seek(0)
+    return soundfile.read(file, dtype="float32")[0]
+
+
+def fitted(wave, length):
+    """Return samples cut, or padded with silence, to a length."""
+    return np.pad(wave[:length], (0, max(0, length - len(wave)))).astype(np.float32)
+
+
+def clipping(wave, sr, rng, *, percent):
+    """Clip the loudest `percent` of the samples."""
+    return transform(wave, sr, rng, "ClippingDistortion", min_percentile_threshold=percent,
+                     max_percentile_threshold=percent)
+
+
+def level(wave, sr, rng, *, decibels):
+    """Make a recording louder or quieter and round it to 16 bits, as a sound card does."""
+    louder = transform(wave, sr, rng, "Gain", min_gain_db=decibels, max_gain_db=decibels)
+    return (np.clip(np.round(louder * 2**15), -2**15, 2**15 - 1) / 2**15).astype(np.float32)
+
+
+# ---- conditions by name -----------------------------------------------------------------------------------------
+
+CONDITIONS = {
+    "level -20 dB": functools.partial(level, decibels=-20),
+    **{f"white noise {snr} dB": functools.partial(colour_noise, snr=snr) for snr in (20, 10, 5)},
+    "pink noise 10 dB": functools.partial(colour_noise, snr=10, decay=3.01),
+    "hum 10 dB": functools.partial(hum, snr=10),
+    **{f"room {rt60} s": functools.partial(room, rt60=rt60) for rt60 in (0.2, 0.4, 0.8)},
+    "telephone": telephone,
+    "opus": functools.partial(codec, name="opus"),
+    "mp3": functools.partial(codec, name="mp3"),
+    "clipping 10 %": functools.partial(clipping, percent=10)}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The recordings that conditions mix in: folders of voices, one each, and files of noise."""
+
+    voices: tuple = ()
+    noises: tuple = ()
+
+    def beside(self, voice):
+        """Return the surroundings of a speaker's folder: some other voices, which its name alone decides."""
+        others = [other for other in self.voices if other != voice]
+        rng = np.random.default_rng(list(pathlib.Path(voice).name.encode()))
+        chosen = rng.choice(len(others), min(NEIGHBOURS, len(others)), replace=False) if others else ()
+        return Surroundings(tuple(others[index] for index in chosen), self.noises)
+
+    def under(self, name, wave, sr, rng):
+        """Return a condition's description and samples (S,) under it; a name that is none stands for a random one."""
+        if name in self.conditions:
+            return name, self.conditions[name](wave, sr, rng)
+        return draw(self, wave, sr, rng)
+
+    @property
+    def conditions(self):
+        """All conditions by name: CONDITIONS, and those that these recordings allow."""
+        found = dict(CONDITIONS)
+        if self.voices:
+            found |= {f"babble {snr} dB": functools.partial(babble, voices=self.voices, snr=snr) for snr in (20, 10, 5)}
+        if self.noises:
+            found |= {f"recorded noise {snr} dB": functools.partial(recorded_noise, files=self.noises, snr=snr)
+                      for snr in (20, 10, 5)}
+        return found
+
+
+# ---- copies for training ----------------------------------------------------------------------------------------
+
+def draw(surroundings, wave, sr, rng):
+    """Return samples (S,) under random conditions, and these in words: a room, a noise and a channel, or some of them.
+
+    Noise has 0 to 25 dB SNR, rooms an RT60 of 0.2 to 1 s; a third of the copies comes through a telephone or a codec.
+    """
+    chosen = []
+    while not chosen:
+        if rng.random() < 0.4:
+            chosen.append(draw_room(rng))
+        if rng.random() < 0.6:
+            chosen.append(draw_noise(surroundings, rng))
+        if rng.random() < 0.35:
+            chosen.append(draw_channel(rng))
+    for _, condition in chosen:
+        wave = condition(wave, sr, rng)
+    return ", ".join(name for name, _ in chosen), wave
+
+
+def draw_room(rng):
+    """Return the name of a random room and its condition."""
+    rt60 = round(RT60_STEP * int(rng.integers(round(0.2 / RT60_STEP), round(1.0 / RT60_STEP) + 1)), 2)
+    return f"room {rt60} s", functools.partial(room, rt60=rt60)
+
+
+def draw_noise(surroundings, rng):
+    """Return the name of a random noise and its condition."""
+    snr, decay = round(rng.uniform(0, 25)), round(rng.uniform(-2, 8), 1)
+    kinds = {"noise": (0.25, functools.partial(colour_noise, decay=decay)), "hum": (0.05, hum)}
+    if surroundings.voices:
+        kinds["babble"] = 0.3, functools.partial(babble, voices=surroundings.voices)
+    if surroundings.noises:
+        kinds["recorded noise"] = 0.4, functools.partial(recorded_noise, files=surroundings.noises)
+    weights = np.array([weight for weight, _ in kinds.values()])
+    kind = list(kinds)[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+    return f"{kind} {snr} dB", functools.partial(kinds[kind][1], snr=snr)
+
+
+def draw_channel(rng):
+    """Return the name of a random telephone, codec, clipping or level, and its condition."""
+    kind = rng.choice(["telephone", "opus", "mp3", "clipping", "level"], p=[0.55, 0.1, 0.1, 0.15, 0.1])
+    if kind == "telephone":
+        coding, band = str(rng.choice(["ULAW", "ALAW", "GSM610"])), rng.integers((150, 3000), (401, 3701)).tolist()
+        return f"telephone {coding} {band[0]}-{band[1]} Hz", functools.partial(telephone, coding=coding, band=band)
+    if kind == "clipping":
+        percent = int(rng.integers(2, 16))
+        return f"clipping {percent} %", functools.partial(clipping, percent=percent)
+    if kind == "level":
+        decibels = -int(rng.integers(10, 41))
+        return f"level {decibels} dB", functools.partial(level, decibels=decibels)
+    return str(kind), functools.partial(codec, name=str(kind))
+
+
+def find_noises(folder):
+    """Return the files of a folder of noise, InputError where it has none."""
+    if not pathlib.Path(folder).is_dir():
+        raise InputError(f"--noise_raw_path is {folder}: there is no such folder")
+    files = recordings_of(str(folder))
+    if not files:
+        raise InputError(f"--noise_raw_path is {folder}: it holds no recordings")
+    return tuple(files)

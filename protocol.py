@@ -1,0 +1,348 @@
+"""The protocol of a test: who enrols with what, what is compared with whom, under which conditions.
+
+    evaluation = protocol.evaluate(embed_speaker, speakers, 5)         5 utterances enrol, all others are probes
+    evaluation.eer, evaluation.scored()
+
+P probes, S enrolled speakers, m enrolment utterances each, D dimensions of the d-vector.
+"""
+import collections
+import functools
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy  # loads its parts when they are used
+
+import data_preprocess
+import features
+from audio import cut_segments, frames_of
+from common import InputError
+from measures import KnownTrials, Scored, operating_points, unit_mean
+
+SHORT_SECONDS = (1, 2)      # of speech of the probes that a calibration hears, beside whole ones
+SHORT_ENROLMENTS = (1, 2)   # utterances of its enrolments, beside all
+
+
+def enrol_and_probe(speaker, m):
+    """Choose a speaker's m enrolment utterances and its probes, all others; no source file is in both.
+
+    Where a speaker has several sessions (sub-folders), enrolment takes the smallest one that holds m utterances, or as
+    few as it can, and the probes are those of the others, if any of them holds speech. Probes without speech stay in:
+    they are trials too. Unreadable files do not.
+
+    Returns
+    -------
+    enrolment : list of Utterance
+    probes : list of Utterance
+    """
+    sizes = collections.Counter(utterance.session for utterance in speaker.voiced)
+    # Those that hold m come first, the smallest of them first; then the others, the largest first.
+    order = sorted(sizes, key=lambda name: (sizes[name] < m, abs(sizes[name] - m), name))
+    enrolment = sorted(speaker.voiced, key=lambda utterance: order.index(utterance.session))[:m]
+    used = {utterance.session for utterance in enrolment}
+    others = [utterance for utterance in speaker.utterances
+            if utterance not in enrolment and (utterance.count or utterance.seconds)]
+    other_sessions = [utterance for utterance in others if utterance.session not in used]
+    return enrolment, other_sessions if any(utterance.count for utterance in other_sessions) else others
+
+
+def enrolment_scores(enrolments, probes):
+    """Return the cosines (P, S) of probes (P, D) and the centroids of enrolments (S, m, D); -inf for a probe of NaN."""
+    centroids = np.stack([unit_mean(own) for own in enrolments])
+    return np.nan_to_num(probes @ centroids.T, nan=-np.inf)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """P probes under one condition."""
+
+    condition: str
+    utterances: list            # P features.Utterances; None where there is no such copy
+    vectors: np.ndarray         # (P, D) NaN for a probe without speech
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the enrolment protocol gave: P probes scored against S enrolled speakers."""
+
+    speakers: list                          # S names
+    probes: list                            # P pairs (speaker name, file)
+    scores: np.ndarray                      # (P, S) cosine; -inf for a probe without speech
+    labels: np.ndarray                      # (P, S) True where the probe is the speaker's
+    enrolment_utterances: int
+    embedded_seconds: float                 # speech that was embedded
+    elapsed_seconds: float                  # time that took
+    notes: list = field(default_factory=list)
+    enrolment_vectors: np.ndarray = None    # (S, m, D) d-vectors of the enrolment utterances
+    probe_vectors: np.ndarray = None        # (P, D) NaN for a probe without speech
+    enrolments: list = None                 # S lists of m features.Utterances
+    probe_utterances: list = None           # P features.Utterances
+    copies: tuple = ()                      # Probes under other conditions
+    corpora: np.ndarray = None              # (S,) numbers: only speakers of one corpus are compared; None: all
+
+    @functools.cached_property
+    def compared(self):
+        """The trials that count, (P, S) bool."""
+        if self.corpora is None:
+            return np.ones(self.scores.shape, bool)
+        own = np.array([self.corpora[self.speakers.index(owner)] for owner, _ in self.probes])
+        return own[:, np.newaxis] == self.corpora
+
+    def under(self, probes, m=None):
+        """Return the Evaluation of the same probes under another condition, Probes, and of m enrolment utterances."""
+        enrolments = self.enrolment_vectors[:, :m or self.enrolment_utterances]
+        return replace(self, scores=enrolment_scores(enrolments, probes.vectors), probe_vectors=probes.vectors,
+                       probe_utterances=probes.utterances, enrolment_vectors=enrolments,
+                       enrolment_utterances=enrolments.shape[1], copies=())
+
+    @property
+    def originals(self):
+        """The Probes as they are."""
+        return Probes("", self.probe_utterances, self.probe_vectors)
+
+    @functools.cached_property
+    def known(self):
+        """What is known of each trial, {name: (P, S)} as in measures.TERMS; NaN where it is not known."""
+        probes = {name: [getattr(utterance, name, None) for utterance in self.probe_utterances]
+                  for name in ("speech_seconds", "snr", "bandwidth")}
+        columns = {name: np.array([np.nan if value is None else value for value in values], float)[:, np.newaxis]
+                   for name, values in probes.items()}
+        m = self.enrolment_utterances
+        enrolled = [sum(utterance.speech_seconds for utterance in own[:m]) for own in self.enrolments]
+        known = {"probe_seconds": columns["speech_seconds"], "snr": columns["snr"], "bandwidth": columns["bandwidth"],
+                 "enrolled_seconds": np.array(enrolled, float), "enrolments": float(m)}
+        return {name: np.broadcast_to(values, self.scores.shape) for name, values in known.items()}
+
+    def scored(self):
+        """Return all P x S trials as Scored."""
+        n_probes, n_speakers = self.scores.shape
+        numbers = {name: number for number, name in enumerate(self.speakers)}
+        names = np.repeat([f"{owner}/{file}" for owner, file in self.probes], n_speakers)
+        owners = np.repeat([numbers[owner] for owner, _ in self.probes], n_speakers)
+        vectors = {}
+        if self.probe_vectors is not None:
+            vectors = {name: unit_mean(own) for name, own in zip(self.speakers, self.enrolment_vectors, strict=True)}
+            vectors.update(zip(names[::n_speakers].tolist(), self.probe_vectors, strict=True))
+        kept = self.compared.ravel()
+        enrolled = np.tile(np.arange(n_speakers), n_probes)[kept]
+        known = {name: values.ravel()[kept] for name, values in self.known.items()} if self.enrolments else {}
+        return Scored([self.speakers[number] for number in enrolled], names[kept].tolist(), self.scores.ravel()[kept],
+                      self.labels.ravel()[kept], enrolled, owners[kept], vectors, known)
+
+    @property
+    def without_speech(self):
+        """The number of probes that hold no speech."""
+        return int(np.isneginf(self.scores).all(axis=1).sum())
+
+    @property
+    def eer(self):
+        """The equal error rate."""
+        return (self.points["eer"]["far"] + self.points["eer"]["frr"]) / 2
+
+    @functools.cached_property
+    def points(self):
+        """The operating points of the scores (operating_points)."""
+        return operating_points(self.scores[self.compared], self.labels[self.compared])
+
+    def matrix(self, n=4):
+        """Return the similarities (n, m, n) of the first n speakers' first probes, as the ancestors printed them."""
+        owners = [name for name, _ in self.probes]
+        n = min(n, len(self.speakers))
+        rows = [[i for i, owner in enumerate(owners) if owner == name] for name in self.speakers[:n]]
+        m = min(self.enrolment_utterances, *map(len, rows))
+        return np.stack([self.scores[indices[:m], :n] for indices in rows])
+
+    @property
+    def targets(self):
+        """The number of target trials."""
+        return int(self.labels.sum())
+
+    def loss(self, w):
+        """Return the mean softmax loss (GE2E, eq. 6) of the probes that hold speech, against the enrolled centroids.
+
+        Smoother than the EER, it tells checkpoints apart on few speakers; b cancels in it. It is the mean over corpora.
+        """
+        heard = np.isfinite(self.scores).all(axis=1)
+        logits = np.where(self.compared[heard], abs(w) * self.scores[heard], -np.inf)
+        costs = -scipy.special.log_softmax(logits, axis=1)[self.labels[heard]]
+        corpora = np.zeros(len(self.speakers), int) if self.corpora is None else self.corpora
+        own = corpora[self.labels[heard].argmax(axis=1)]
+        return float(np.mean([costs[own == corpus].mean() for corpus in np.unique(own)]))
+
+    def describe(self):
+        """Return the similarities and what was done, as a test prints it."""
+        with np.printoptions(precision=2, suppress=True):
+            lines = [str(self.matrix())]
+        lines += [f"{len(self.speakers)} speakers, each enrolled with {self.enrolment_utterances} utterances",
+                  f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
+        if self.embedded_seconds:
+            lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
+        return "\n".join(lines)
+
+
+def evaluate(embed_speaker, speakers, m, within_corpora=False):
+    """Score every probe of every speaker against every speaker, each enrolled with m utterances.
+
+    Parameters
+    ----------
+    embed_speaker : callable
+        Returns {utterance: d-vector (D,)} of a Speaker's utterances that hold speech, and of their copies.
+    speakers : list of features.Speaker
+    m : int
+    within_corpora : bool
+        Only speakers of one corpus are compared.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two speakers, or one has fewer than m + 1 utterances.
+    """
+    if len(speakers) < 2:
+        raise InputError(f"{len(speakers)} speaker: error rates need at least 2")
+    started, enrolments, probes, d_vectors, mixed = time.perf_counter(), [], [], {}, 0
+    for speaker in speakers:
+        enrolment, own_probes = enrol_and_probe(speaker, m)
+        if len(enrolment) < m or not own_probes:
+            raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
+                             f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
+        sessions = {utterance.session for utterance in enrolment}
+        mixed += len({u.session for u in speaker.voiced}) > 1 and any(probe.session in sessions for probe in own_probes)
+        d_vectors |= {(speaker.name, part): vector for part, vector in embed_speaker(speaker).items()}
+        enrolments.append([(speaker.name, utterance) for utterance in enrolment])
+        probes += [(speaker.name, probe) for probe in own_probes]
+    names, elapsed = [speaker.name for speaker in speakers], time.perf_counter() - started
+    labels = np.array([owner for owner, _ in probes])[:, None] == np.array(names)
+    seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
+    notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
+    silence = np.full_like(d_vectors[enrolments[0][0]], np.nan)
+    enrolled = np.array([[d_vectors[part] for part in own] for own in enrolments])
+    vectors = np.array([d_vectors.get(part, silence) for part in probes])
+    corpora = np.unique([speaker.corpus for speaker in speakers], return_inverse=True)[1] if within_corpora else None
+    return Evaluation(
+        names, [(owner, probe.file) for owner, probe in probes], enrolment_scores(enrolled, vectors), labels, m,
+        seconds, elapsed, notes, enrolled, vectors, [[part for _, part in own] for own in enrolments],
+        [probe for _, probe in probes], copies_of(probes, d_vectors, silence), corpora)
+
+
+def copies_of(probes, d_vectors, silence):
+    """Return Probes for each of the copies that probes, pairs (speaker name, Utterance), have under other conditions.
+
+    `d_vectors` are those of all pairs, `silence` stands for those without speech.
+    """
+    found = []
+    for number in range(max(len(probe.copies) for _, probe in probes)):
+        copies = [probe.copies[number] if number < len(probe.copies) else None for _, probe in probes]
+        names = {copy.condition for copy in copies if copy}
+        found.append(Probes(names.pop() if len(names) == 1 else f"copy {number + 1}", copies, np.array(
+            [d_vectors.get((owner, copy), silence) for (owner, _), copy in zip(probes, copies, strict=True)])))
+    return tuple(found)
+
+
+def shorten(embed_rows, owners, probes, seconds, config):
+    """Return Probes of the first `seconds` of speech of P probes; those with less are None.
+
+    Parameters
+    ----------
+    embed_rows : callable
+        Returns the unit vectors (K, D) of segments (K, 40, frames).
+    owners : list of features.Speaker
+        The P speakers in whose features the probes are.
+    probes : Probes
+    config : argparse.Namespace
+        The feature flags.
+    """
+    parts, places, utterances, loaded = [], [], [None] * len(probes.utterances), {}
+    for place, (owner, utterance) in enumerate(zip(owners, probes.utterances, strict=True)):
+        if utterance is None or not utterance.count or utterance.speech_seconds < seconds:
+            continue
+        if owner.name not in loaded:
+            loaded[owner.name] = owner.load()
+        rows = loaded[owner.name][utterance.first:utterance.first + utterance.count]
+        total = 1 + round(utterance.speech_seconds * config.sr) // round(config.hop * config.sr)
+        parts.append(cut_segments(frames_of(rows, total)[:round(seconds / config.hop)], rows.shape[2]))
+        places.append(place)
+        utterances[place] = replace(utterance, speech_seconds=float(seconds))
+    vectors = np.full_like(probes.vectors, np.nan)
+    if parts:
+        ends = np.cumsum([len(part) for part in parts])
+        for place, rows in zip(places, np.split(embed_rows(np.concatenate(parts)), ends[:-1]), strict=True):
+            vectors[place] = unit_mean(rows)
+    return Probes(f"first {seconds} s of speech", utterances, vectors)
+
+
+def calibration_trials(evaluation, embed_rows, speakers, config):
+    """Return the trials that a calibration is made of: all probes under all conditions, whole and shortened.
+
+    Enrolments have 1, 2 and all of the utterances.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Of these speakers.
+    embed_rows : callable
+        Returns the unit vectors (K, D) of segments (K, 40, frames).
+    speakers : list of features.Speaker
+    config : argparse.Namespace
+        The feature flags.
+
+    Returns
+    -------
+    measures.KnownTrials
+    """
+    by_name = {speaker.name: speaker for speaker in speakers}
+    owners = [by_name[owner] for owner, _ in evaluation.probes]
+    whole = [evaluation.originals, *evaluation.copies]
+    short = [shorten(embed_rows, owners, probes, seconds, config) for probes in whole for seconds in SHORT_SECONDS]
+    corpora = np.zeros(len(evaluation.speakers), int) if evaluation.corpora is None else evaluation.corpora
+    parts = []
+    for probes in whole + short:
+        for m in sorted({*SHORT_ENROLMENTS, evaluation.enrolment_utterances}):
+            under = evaluation.under(probes, m)
+            kept = under.compared & np.isfinite(under.scores)
+            parts.append(KnownTrials(under.scores[kept], under.labels[kept],
+                                     {name: values[kept] for name, values in under.known.items()},
+                                     np.broadcast_to(corpora, kept.shape)[kept]))
+    return KnownTrials.joined(parts)
+
+
+def speakers_to_test(config, stored):
+    """Return the speakers of config.test_path, or of the audio of --raw_path, and notes on what their figures need.
+
+    Parameters
+    ----------
+    config : argparse.Namespace
+        Takes the folder's feature flags where the model stores none.
+    stored : dict
+        What the model's config.json holds.
+    """
+    folder, names = config.test_path, None
+    if "raw_path" in config.given:
+        folder, names = data_preprocess.cached_features(config, config.conditions)
+    speakers, settings = features.load_features(folder)
+    features.adopt_settings(config, stored["flags"], settings, folder)
+    notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
+    speakers = [speaker for speaker in speakers if names is None or speaker.name in names]
+    notes += provenance_notes(stored, speakers, folder)
+    if "speaker_number" in config.given:
+        if len(speakers) < config.speaker_number:
+            raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
+        chosen = np.random.default_rng(config.seed).choice(len(speakers), config.speaker_number, replace=False)
+        speakers = [speakers[i] for i in sorted(chosen)]
+    return speakers, notes
+
+
+def provenance_notes(stored, speakers, folder):
+    """Return notes on what a reader of the figures must know about the model and the speakers."""
+    notes = []
+    seen = {*stored.get("training", ()), *stored.get("validation", ())} & {speaker.name for speaker in speakers}
+    if seen:
+        notes.append(f"{len(seen)} of {len(speakers)} speakers carry names of speakers that the model was trained or "
+                     "validated on: if they are the same people, the error rates are too low")
+    silent = features.speakers_without_speech(folder)
+    if silent:
+        notes.append(f"{len(silent)} speakers without any speech are left out: {', '.join(silent[:5])}")
+    return notes
