@@ -354,6 +354,11 @@ def check_relations(config):
                          f"{config.tisv_frame} frames; {int(config.tisv_frame / (1 + config.speed))} fit")
 
 
+def spelled(value):
+    """Return a flag's value as it is typed: None is none."""
+    return "none" if value is None else value
+
+
 def adopt(config, stored, source):
     """Take the values that `source` was made with; a flag that was typed must agree with them.
 
@@ -375,8 +380,8 @@ def adopt(config, stored, source):
             raise InputError(f"{source} is damaged: {flags()[name].problem(value)}")
         typed = getattr(config, name)
         if name in config.given and typed != value:
-            raise InputError(f"--{name} is {typed}, but {source} was made with {value}: leave the flag out, "
-                             "or name another folder")
+            raise InputError(f"--{name} is {spelled(typed)}, but {source} was made with {spelled(value)}: leave the "
+                             "flag out, or name another folder")
         setattr(config, name, value)
 
 

@@ -209,9 +209,7 @@ def preprocess(sources, folder, config, copies=None):
         records = common.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
         for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
             totals.update(record_totals(record))
-            losses += [record["kept"]] if "kept" in record else []
-            losses += [f"{record['source']}/{entry['file']} {entry['dropped']}"
-                       for entry in record["utterances"] if entry["dropped"]]
+            losses += record_losses(record)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("stopped by the keyboard; run the same command to go on") from stop
     except TerminatedWorkerError as error:
@@ -219,6 +217,13 @@ def preprocess(sources, folder, config, copies=None):
                          "go on") from error
     write_json(folder / "manifest.json", {"settings": settings, "totals": folder_totals(folder)})
     return totals, sorted(losses)
+
+
+def record_losses(record):
+    """Return a line per file of a speaker's record that gave nothing."""
+    lines = [f"{record['source']}/{entry['file']}".removesuffix("/.") + f" {entry['dropped']}"
+             for entry in record["utterances"] if entry["dropped"]]
+    return lines + ([record["kept"]] if "kept" in record else [])
 
 
 def folder_totals(folder):

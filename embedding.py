@@ -366,7 +366,8 @@ def store_thresholds(model_path, model_num, evaluation, source, *, best=None, tr
                   for name, point in points.items()}
     write_json(pathlib.Path(model_path, "thresholds.json"), {
         "model_num": model_num, "source": source, "points": points, "best": best,
-        "calibration": asdict(calibration), "curve": {"far": far.tolist(), "frr": frr.tolist()}})
+        "calibration": {name: part[0] if len(part) == 1 else part for name, part in asdict(calibration).items()},
+        "curve": {"far": far.tolist(), "frr": frr.tolist()}})
 
 
 def calibration_of(stored):

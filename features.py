@@ -251,8 +251,9 @@ def check_features(speakers, settings, wanted, folder):
         return [f"{folder} does not say how its features were made: each row counts as an utterance"]
     for name, value in wanted.items():
         if settings.get(name) != value:
-            raise InputError(f"{folder} was made with --{name} {settings.get(name)}, the model with {value}: "
-                             f"preprocess the audio again with --{name} {value}",
-                             f"{folder} was made with {name} {settings.get(name)}, the model with {value}: enrol from "
-                             "the audio again")
+            theirs, value = map(configuration.spelled, (settings.get(name), value))
+            raise InputError(f"{folder} was made with --{name} {theirs}, the model with {value}: preprocess the audio "
+                             f"again with --{name} {value}",
+                             f"{folder} was made with {name} {theirs}, the model with {value}: enrol from the audio "
+                             "again")
     return []

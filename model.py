@@ -433,8 +433,8 @@ def work(config):
     evaluation = test(config)
     print(evaluation.describe())
     stored = embedding.load_thresholds(config.model_path, config.model_num)
-    print(measures.describe_rates(evaluation.scores, evaluation.labels,
-                                  embedding.decide(stored, config, evaluation.scored())))
+    scored = evaluation.scored()
+    print(measures.describe_rates(scored.scores, scored.labels, embedding.decide(stored, config, scored)))
     for note in evaluation.notes:
         print("note:", note)
     return 0

@@ -206,11 +206,8 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     started, enrolments, probes, d_vectors, mixed = time.perf_counter(), [], [], {}, 0
     for speaker in speakers:
         enrolment, own_probes = enrol_and_probe(speaker, m)
-        if len(enrolment) < m or not own_probes:
-            raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
-                             f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
-        sessions = {utterance.session for utterance in enrolment}
-        mixed += len({u.session for u in speaker.voiced}) > 1 and any(probe.session in sessions for probe in own_probes)
+        check_protocol(speaker, enrolment, own_probes, m)
+        mixed += mixes_sessions(speaker, enrolment, own_probes)
         d_vectors |= {(speaker.name, part): vector for part, vector in embed_speaker(speaker).items()}
         enrolments.append([(speaker.name, utterance) for utterance in enrolment])
         probes += [(speaker.name, probe) for probe in own_probes]
@@ -226,6 +223,20 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
         names, [(owner, probe.file) for owner, probe in probes], enrolment_scores(enrolled, vectors), labels, m,
         seconds, elapsed, notes, enrolled, vectors, [[part for _, part in own] for own in enrolments],
         [probe for _, probe in probes], copies_of(probes, d_vectors, silence), corpora)
+
+
+def check_protocol(speaker, enrolment, probes, m):
+    """Raise InputError where a speaker has too few utterances for m enrolments and a probe."""
+    if len(enrolment) < m or not probes:
+        raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
+                         f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
+
+
+def mixes_sessions(speaker, enrolment, probes):
+    """Tell whether a speaker with several sessions has probes of one that enrolled."""
+    sessions = {utterance.session for utterance in enrolment}
+    return len({utterance.session for utterance in speaker.voiced}) > 1 and any(
+        probe.session in sessions for probe in probes)
 
 
 def copies_of(probes, d_vectors, silence):

@@ -296,7 +296,8 @@ def read_enrolment(path, config):
         return record
     for name, value in features.feature_settings(config).items():
         if record["settings"].get(name) != value:
-            problem = f"{path} was made with --{name} {record['settings'].get(name)}, the model has {value}"
+            theirs, ours = map(configuration.spelled, (record["settings"].get(name), value))
+            problem = f"{path} was made with --{name} {theirs}, the model has {ours}"
             raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
     if len(features.open_features(path)) != record["segments"]:
         problem = f"{path} and the .json beside it do not belong together"

@@ -154,18 +154,16 @@ def score_trials(config):
                          "trials need; complete them, or give --allow_missing True to leave those out")
     if not kept:
         raise InputError(f"--trials is {config.trials}: {left_out}, and no trial is left")
-    notes = embedding.model_notes(config, stored)
-    if len(kept) < len(trials):
-        notes.append(f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}")
+    notes = embedding.model_notes(config, stored) + (
+        [f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}"] if len(kept) < len(trials) else [])
     enrolled, probes, labels = zip(*kept, strict=True)
     entries = {name: heard[path][1] for name, path in paths.items() if name in vectors}
     scored = measures.Scored(
         list(enrolled), list(probes), trial_cosines(vectors, vectors, enrolled, probes), np.array(labels),
         *number_speakers(kept).T, vectors, trial_knowledge(entries, entries, enrolled, probes))
-    conditions = listed_conditions(encoder, {name: speakers[paths[name]] for name in vectors}, scored, config
-                                   ) if speakers else []
-    seconds = {name: entry["speech_seconds"] for name, entry in entries.items()}
-    return Findings(encoder, scored, seconds, found, notes, conditions=conditions,
+    known = {name: speakers[paths[name]] for name in vectors} if speakers else {}
+    return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found, notes,
+                    conditions=listed_conditions(encoder, known, scored, config) if known else [],
                     stored=embedding.load_thresholds(config.model_path, config.model_num))
 
 

@@ -100,7 +100,9 @@ def evaluate(at):
     config = configuration.get_config(["--model_path", str(at.model), "--test_path", str(at.features)])
     evaluation = model.test(config)
     stored = embedding.load_thresholds(config.model_path, config.model_num)
-    print(evaluation.describe(), measures.describe_rates(evaluation.scores, evaluation.labels, stored))
+    scored = evaluation.scored()
+    print(evaluation.describe(),
+          measures.describe_rates(scored.scores, scored.labels, embedding.decide(stored, config, scored)))
     assert np.isfinite(evaluation.enrolment_vectors).all()
     if stored and "calibration" in stored:
         calibration = stored["calibration"]

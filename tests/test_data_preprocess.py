@@ -19,6 +19,8 @@ import configuration
 import data_preprocess
 import features
 
+NONE = data_preprocess.Copies()
+
 ROOT = pathlib.Path(data_preprocess.__file__).parent
 
 
@@ -296,10 +298,10 @@ def test_features_are_made_again_where_their_origin_changed(tmp_path, change):
     raw = make_speakers(tmp_path / "raw", ["a"], files=2)
     config, path = configuration.get_config([]), raw / "a" / "0.wav"
     os.utime(path, ns=(0, 5_000_000_000))
-    first = data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
+    first = data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config, NONE)
     before = np.load(tmp_path / "out" / "a.npy", allow_pickle=False)
     common.write_json(tmp_path / "out" / "a.json", first | {"note": "as it was"})
-    assert "note" in data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
+    assert "note" in data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config, NONE)
     if change in ("time", "size"):
         soundfile.write(path, tone(1.0 if change == "time" else 1.5, 8000, 900), 8000)
         os.utime(path, ns=(0, 5_000_000_000 + 100 * (change == "time")))
@@ -307,7 +309,7 @@ def test_features_are_made_again_where_their_origin_changed(tmp_path, change):
         config.sr = 16000
     else:
         (tmp_path / "out" / "a.npy").unlink()
-    again = data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config)
+    again = data_preprocess.process_speaker("a", raw / "a", tmp_path / "out", config, NONE)
     after = np.load(tmp_path / "out" / "a.npy", allow_pickle=False)
     assert "note" not in again
     assert again["settings"] == features.feature_settings(config)
@@ -361,7 +363,7 @@ def test_the_totals_by_hand():
                       (0.0, 0.0, 0, "cannot be read: File contains no data"))]
     totals = data_preprocess.record_totals({"segments": 2, "utterances": utterances, "ignored": {".txt": 3}})
     assert totals == {
-        "speakers": 1, "speakers without speech": 0, "utterances": 4, "segments": 2, "seconds heard": 8.0,
+        "speakers": 1, "speakers without speech": 0, "utterances": 4, "copies": 0, "segments": 2, "seconds heard": 8.0,
         "seconds of pauses": 3.75, "seconds in too short utterances": 0.25, "seconds kept": 4.0,
         "dropped: holds under 0.5 s of speech": 1, "dropped: is silent": 1, "dropped: cannot be read": 1,
         "ignored: .txt": 3}

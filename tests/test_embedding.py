@@ -47,7 +47,8 @@ def test_many_segments_are_embedded_in_parts(monkeypatch):
 def test_without_a_model_the_pretrained_one_is_taken_and_named(trained, voice, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(embedding, "PRETRAINED", trained)
     monkeypatch.chdir(tmp_path)
-    flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json"]
+    flags = ["--verify", "--enroll_path", str(voice), "--verify_path", str(voice / "00.wav"), "--json",
+             "--threshold", "-1"]
     assert model.main(flags) == 0
     captured = capsys.readouterr()
     assert "model: " in captured.err
@@ -66,7 +67,7 @@ def test_the_pretrained_model_is_whole_and_small():
     assert trainable_numbers(load_encoder(folder)[0]) == 210_434
     assert verifier.config.sr == 16000
     assert 0 < verifier.threshold.far < 0.05
-    assert verifier.llr(verifier.threshold.value) is not None
+    assert verifier.calibration.scale[0] > 0
     vectors = embedding.embed_rows(verifier.encoder, np.random.default_rng(0).standard_normal((3, 40, 180)))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
@@ -273,7 +274,8 @@ def test_the_stored_curve_and_points_equal_a_plain_loop(tmp_path):
     assert stored["points"]["eer"] == {"threshold": 0.333, "far": 0.25, "frr": 0.25}
     assert stored["source"] == "two people"
     calibration = stored["calibration"]
-    assert measures.calibrate(evaluation.scores, evaluation.labels) == (calibration["scale"], calibration["offset"])
+    assert measures.calibrate(evaluation.scores, evaluation.labels) == measures.Calibration(
+        (calibration["scale"],), (calibration["offset"],)) == embedding.calibration_of(stored)
     embedding.store_thresholds(tmp_path, 8, evaluation, "others")
     assert embedding.load_thresholds(tmp_path, 8)["best"] == {"model_num": 5, "valid_loss": 0.25}   # it stays the best
 

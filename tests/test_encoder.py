@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import configuration
+import data_preprocess
 import embedding
 import model
 from common import InputError, tf
@@ -86,7 +87,7 @@ def write_ancestor(folder, encoder, number):
         tf.compat.v1.train.Saver().save(session, str(folder / "Check_Point" / "model.ckpt"), global_step=number)
 
 
-def test_an_ancestors_checkpoint_is_loaded(tmp_path, made_features, capsys, fails):
+def test_an_ancestors_checkpoint_is_loaded(tmp_path, corpus, made_features, capsys, fails):
     encoder = small_encoder()
     write_ancestor(tmp_path, Encoder(7, 5, 3), 4)
     write_ancestor(tmp_path, encoder, 5)
@@ -97,7 +98,12 @@ def test_an_ancestors_checkpoint_is_loaded(tmp_path, made_features, capsys, fail
     assert (loaded.mean.numpy() == 0).all()
     listened = embedding.load_encoder(tmp_path)[1]                                  # what its export tells
     assert (listened.hidden, listened.proj, listened.num_layer, listened.model_num) == (7, 5, 3, 5)
-    assert model.main(["--model_path", str(tmp_path), "--test_path", str(made_features / "test")]) == 0
+    assert "was made with --floor_db 3.0, the model with none" in fails(
+        model.main, "--model_path", tmp_path, "--test_path", made_features / "test")
+    test_path = tmp_path / "test"
+    assert data_preprocess.main(["--raw_path", str(corpus), "--train_path", str(tmp_path / "train"), "--test_path",
+                                 str(test_path), "--level", "none", "--floor_db", "none", "--jobs", "1"]) == 0
+    assert model.main(["--model_path", str(tmp_path), "--test_path", str(test_path)]) == 0
     assert "does not say what features it was trained on" in capsys.readouterr().out
     assert "an ancestor's model is used as it is; copy its folder" in fails(
         model.main, "--model_path", tmp_path, "--export", tmp_path / "x")

@@ -12,23 +12,27 @@ import configuration
 ROOT = pathlib.Path(configuration.__file__).parent
 # From the top downwards: a room imports only rooms that stand below it, and of these only what it needs.
 HOUSE = {
-    "gui": "service record embedding features audio configuration common",
+    "gui": "board service record embedding features audio configuration common",
+    "board": "service record",
     "service": "record verification embedding features measures audio common",
     "record": "verification embedding features audio configuration common",
-    "test": "report embedding utils features measures audio configuration common",
+    "test": "report embedding protocol utils data_preprocess features measures audio configuration common",
     "report": "measures common",
-    "model": "encoder utils embedding verification features measures audio configuration common",
-    "verification": "embedding features measures audio configuration common",
+    "model": "verification encoder embedding protocol utils features measures audio configuration common",
+    "verification": "embedding features measures audio common",
     "encoder": "embedding audio common",
     "embedding": "measures audio configuration common",
-    "utils": "data_preprocess features measures audio common",
-    "data_preprocess": "features audio configuration common",
+    "protocol": "data_preprocess features measures audio common",
+    "utils": "features audio common",
+    "data_preprocess": "features conditions audio configuration common",
     "features": "audio configuration common",
+    "conditions": "audio common",
     "measures": "common",
     "audio": "common",
     "configuration": "common",
     "common": ""}
-HEAVY = {"tensorflow", "sklearn", "matplotlib", "sounddevice", "numba", "ai_edge_litert"}
+HEAVY = {"tensorflow", "sklearn", "matplotlib", "sounddevice", "numba", "ai_edge_litert", "audiomentations",
+         "pyroomacoustics"}
 
 
 def tree_of(room):

@@ -145,14 +145,20 @@ def test_the_interval_narrows_with_more_speakers():
     assert widths[1] < 0.6 * widths[0]
 
 
+def line_of(calibration):
+    """Return scale and offset of a calibration that takes nothing into account."""
+    (scale,), (offset,) = calibration.scale, calibration.offset
+    return scale, offset
+
+
 def test_calibration_finds_the_ratio_of_two_gaussians():
     """Scores of N(0.5, 0.2) and N(0, 0.2) have the ratio (0.5 x - 0.125) / 0.04, whatever their shares."""
     rng = np.random.default_rng(0)
     labels = rng.random(40000) < 0.05
     scores = 0.2 * rng.standard_normal(40000) + 0.5 * labels
     scores[:10] = -np.inf
-    assert measures.calibrate(scores, labels) == pytest.approx((12.5, -3.125), rel=0.05)
-    scale, offset = measures.calibrate([0.9, 0.8, 0.1, 0.0], [True, True, False, False])        # separable
+    assert line_of(measures.calibrate(scores, labels)) == pytest.approx((12.5, -3.125), rel=0.05)
+    scale, offset = line_of(measures.calibrate([0.9, 0.8, 0.1, 0.0], [True, True, False, False]))       # separable
     assert 0 < scale < 100
     assert -offset / scale == pytest.approx(0.45, abs=0.01)
 
@@ -332,9 +338,10 @@ def test_calibration_is_the_least_of_its_cost():
         losses = np.logaddexp(0, np.where(labels, -1, 1) * (line[0] * scores + line[1]))
         return 25 * (losses[labels].mean() + losses[~labels].mean()) + line[0] ** 2 / 2000
 
-    assert measures.calibrate(scores, labels) == pytest.approx(scipy.optimize.minimize(cost, [1, 0]).x, abs=1e-3)
+    assert line_of(measures.calibrate(scores, labels)) == pytest.approx(
+        scipy.optimize.minimize(cost, [1, 0]).x, abs=1e-3)
     scores = 0.1 * labels                                                       # separable: the penalty decides
-    assert measures.calibrate(scores, labels)[0] == pytest.approx(
+    assert line_of(measures.calibrate(scores, labels))[0] == pytest.approx(
         scipy.optimize.minimize(cost, [1, 0], tol=1e-9).x[0], rel=0.01)
 
 
@@ -353,7 +360,7 @@ def test_figures_are_those_of_calibrated_scores_and_intervals_those_of_the_seed(
     scores, labels = draw(90, ties=3)
     enrolled, probes = np.arange(90) % 9, np.where(labels, np.arange(90) % 9, (np.arange(90) + 1) % 9)
     scored = measures.Scored([], [], scores, labels, enrolled, probes, {})
-    found = scored.figures({"scale": 2.0, "offset": -1.5}, seed=3)
+    found = scored.figures(measures.Calibration((2.0,), (-1.5,)), seed=3)
     assert found["cllr"]["value"] == pytest.approx(loop_cllr(2 * scores - 1.5, labels))
     expected = measures.bootstrap(measures.Trials(scores, labels), enrolled, probes, seed=3)
     assert (found["auc"]["low"], found["auc"]["high"]) == expected["auc"]
@@ -365,9 +372,9 @@ def test_figures_are_those_of_calibrated_scores_and_intervals_those_of_the_seed(
 
 def test_the_printed_rates_by_hand():
     """From 0.4 on one of four others and both targets are accepted, from 0.45 on one of either."""
-    scores, labels = [0.9, 0.4, 0.5, 0.35, 0.1, 0.0], np.array([1, 1, 0, 0, 0, 0], bool)
-    stored = {"points": {"eer": {"threshold": 0.45}}, "source": "5 people"}
-    assert measures.describe_rates(scores, labels, stored).splitlines() == [
+    scores, labels = np.array([0.9, 0.4, 0.5, 0.35, 0.1, 0.0]), np.array([1, 1, 0, 0, 0, 0], bool)
+    decided = "threshold 0.4500, measured on 5 people", scores >= 0.45
+    assert measures.describe_rates(scores, labels, decided).splitlines() == [
         "2 target and 4 non-target trials", "EER : 0.1250 (thres:0.4000, FAR:0.2500, FRR:0.0000)",
         "at the threshold 0.4500, measured on 5 people: FAR:0.2500, FRR:0.5000"]
     assert measures.describe_rates(scores, labels).count("\n") == 1

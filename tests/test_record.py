@@ -186,7 +186,8 @@ def test_a_recording_that_will_not_do_is_refused_in_words(enrol, here, trained, 
 
 
 def test_a_recording_that_will_do():
-    segments, seconds = record.check_recording(speech(4), configuration.get_config([]))
+    segments, known = record.check_recording(speech(4), configuration.get_config([]))
+    seconds = known["speech_seconds"]
     assert len(segments) == 2                          # 2 s in bursts with their edges: 180 frames, and 80 further on
     assert 2 <= seconds < 2.6
     with pytest.raises(InputError, match="too little speech"):

@@ -1,5 +1,6 @@
 """The report of an evaluation: conditions, normalisation, the speakers that err most, the page, the embeddings."""
 import argparse
+import functools
 import html.parser
 import json
 
@@ -43,27 +44,40 @@ def test_a_shortened_probe_is_the_beginning_of_its_speech(tested, corpus):
     findings, config = tested
     encoder, stored = embedding.open_model(config)
     speakers, _ = protocol.speakers_to_test(config, stored)
-    vectors = evaluation_script.shortened_probes(encoder, speakers, findings.evaluation, 1, config)
+    by_name = {speaker.name: speaker for speaker in speakers}
+    owners = [by_name[owner] for owner, _ in findings.evaluation.probes]
+
+    def shortened(seconds):
+        embed_rows = functools.partial(embedding.embed_rows, encoder)
+        return protocol.shorten(embed_rows, owners, findings.evaluation.originals, seconds, config)
+
+    vectors = shortened(1).vectors
     assert len(vectors) == 9
     for (name, file), vector in zip(findings.evaluation.probes, vectors, strict=True):
         wave = audio.load_audio(corpus / "test" / name / file, config.sr)
-        speech = audio.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db)
+        speech = audio.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db,
+                              floor_db=config.floor_db)
+        speech = speech * 10 ** ((-26 - 10 * np.log10(np.mean(speech ** 2))) / 20)
         frames = audio.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
         expected = embedding.embed(encoder, audio.cut_segments(frames[:100], 180))
         np.testing.assert_allclose(vector, expected, atol=1e-5)
-    assert np.isnan(evaluation_script.shortened_probes(encoder, speakers, findings.evaluation, 60, config)).all()
+    assert np.isnan(shortened(60).vectors).all()
+    assert shortened(60).utterances == [None] * 9
 
 
 def test_conditions_are_the_eer_of_their_trials(tested):
-    findings, _ = tested
-    rows = {row[0]: row[1:] for row in findings.conditions}
-    assert rows.keys() == {"first 1 s of the probe", "first 2 s of the probe", "first 5 s of the probe",
-                           "all of the probe", "1 enrolment utterance", "3 enrolment utterances"}
-    assert rows["first 5 s of the probe"] == (0, None)                          # nobody speaks that long here
-    assert rows["3 enrolment utterances"] == rows["all of the probe"] == (9, findings.evaluation.eer)
+    findings, config = tested
+    figures = [evaluation_script.condition_figures(*row, config, findings.stored) for row in findings.conditions]
+    rows = {row["condition"]: row for row in figures}
+    assert rows.keys() == {"as recorded", "first 1 s of speech", "first 2 s of speech", "first 5 s of speech",
+                           "1 enrolment utterance"}
+    assert (rows["first 5 s of speech"]["probes"], rows["first 5 s of speech"]["eer"]) == (0, None)
+    assert (rows["as recorded"]["probes"], rows["as recorded"]["eer"]["value"]) == (9, findings.evaluation.eer)
     first = [own[0] for own in findings.evaluation.enrolment_vectors]
     scores = [[float(probe @ one) for one in first] for probe in findings.evaluation.probe_vectors]
-    assert rows["1 enrolment utterance"][1] == measures.equal_error_rate(scores, findings.evaluation.labels)[0]
+    single = rows["1 enrolment utterance"]["eer"]
+    assert single["value"] == measures.equal_error_rate(scores, findings.evaluation.labels)[0]
+    assert single["low"] is None                          # intervals cost time: --conditions
 
 
 def test_the_worst_speakers_come_first():
@@ -154,9 +168,9 @@ def test_more_enrolment_utterances_are_their_mean():
     a, b = np.eye(2)
     enrolled, probes = np.array([[b, a, a], [a, b, b]]), np.array([a, b])
     evaluation = protocol.Evaluation(["a", "b"], [("a", "1"), ("b", "1")], np.eye(2), np.eye(2, dtype=bool), 3, 1.0, 1,
-                                  [], enrolled, probes)
-    assert evaluation_script.by_enrolment(evaluation) == [
-        ("1 enrolment utterance", 2, 1.0), ("3 enrolment utterances", 2, 0.0)]
+                                     [], enrolled, probes)
+    assert evaluation.under(evaluation.originals, 1).eer == 1.0
+    assert evaluation.under(evaluation.originals, 3).eer == 0.0
 
 
 def test_a_cohort_of_the_test_speakers_is_noted(tested, made_features):
