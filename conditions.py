@@ -110,8 +110,9 @@ def recorded_noise(wave, sr, rng, *, files, snr):
     try:
         return transform(wave, sr, rng, "AddBackgroundNoise", sounds_path=[path], min_snr_db=overall,
                          max_snr_db=overall)
-    except (soundfile.LibsndfileError, OSError, AssertionError) as error:
-        raise InputError(f"{path} cannot be read as noise: {error}") from error
+    except Exception as error:          # librosa tries several readers, each of which raises its own
+        raise InputError(f"{path} cannot be read as noise ({type(error).__name__}: {error}): take it out of the folder"
+                         ) from error
 
 
 def babble(wave, sr, rng, *, voices, snr):

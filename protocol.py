@@ -203,33 +203,32 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     """
     if len(speakers) < 2:
         raise InputError(f"{len(speakers)} speaker: error rates need at least 2")
-    started, enrolments, probes, d_vectors, mixed = time.perf_counter(), [], [], {}, 0
-    for speaker in speakers:
-        enrolment, own_probes = enrol_and_probe(speaker, m)
-        check_protocol(speaker, enrolment, own_probes, m)
-        mixed += mixes_sessions(speaker, enrolment, own_probes)
-        d_vectors |= {(speaker.name, part): vector for part, vector in embed_speaker(speaker).items()}
-        enrolments.append([(speaker.name, utterance) for utterance in enrolment])
-        probes += [(speaker.name, probe) for probe in own_probes]
-    names, elapsed = [speaker.name for speaker in speakers], time.perf_counter() - started
-    labels = np.array([owner for owner, _ in probes])[:, None] == np.array(names)
+    parted, started = [check_protocol(speaker, m) for speaker in speakers], time.perf_counter()
+    d_vectors = {(speaker.name, part): vector for speaker in speakers for part, vector in embed_speaker(speaker).items()}
+    elapsed, names = time.perf_counter() - started, [speaker.name for speaker in speakers]
+    probes = [(name, probe) for name, (_, own) in zip(names, parted, strict=True) for probe in own]
+    enrolled = np.array([[d_vectors[name, utterance] for utterance in own]
+                         for name, (own, _) in zip(names, parted, strict=True)])
+    silence = np.full_like(enrolled[0, 0], np.nan)
+    vectors = np.array([d_vectors.get(probe, silence) for probe in probes])
     seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
+    mixed = sum(mixes_sessions(speaker, *parts) for speaker, parts in zip(speakers, parted, strict=True))
     notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
-    silence = np.full_like(d_vectors[enrolments[0][0]], np.nan)
-    enrolled = np.array([[d_vectors[part] for part in own] for own in enrolments])
-    vectors = np.array([d_vectors.get(part, silence) for part in probes])
     corpora = np.unique([speaker.corpus for speaker in speakers], return_inverse=True)[1] if within_corpora else None
+    labels = np.array([owner for owner, _ in probes])[:, np.newaxis] == np.array(names)
     return Evaluation(
         names, [(owner, probe.file) for owner, probe in probes], enrolment_scores(enrolled, vectors), labels, m,
-        seconds, elapsed, notes, enrolled, vectors, [[part for _, part in own] for own in enrolments],
-        [probe for _, probe in probes], copies_of(probes, d_vectors, silence), corpora)
+        seconds, elapsed, notes, enrolled, vectors, [own for own, _ in parted], [probe for _, probe in probes],
+        copies_of(probes, d_vectors, silence), corpora)
 
 
-def check_protocol(speaker, enrolment, probes, m):
-    """Raise InputError where a speaker has too few utterances for m enrolments and a probe."""
+def check_protocol(speaker, m):
+    """Return enrol_and_probe of a speaker; InputError where there are too few utterances."""
+    enrolment, probes = enrol_and_probe(speaker, m)
     if len(enrolment) < m or not probes:
         raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
                          f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
+    return enrolment, probes
 
 
 def mixes_sessions(speaker, enrolment, probes):

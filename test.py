@@ -143,28 +143,32 @@ def score_trials(config):
     found = [path for path in paths.values() if path]
     speakers = listed_speakers(config, found) if config.conditions else {}
     heard = embed_listed(encoder, speakers) if speakers else embedding.embed_files(encoder, found, config)
-    losses = [f"{name} is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path]
-    losses += [f"{name} {heard[path][1]['dropped']}" for name, path in paths.items() if path and heard[path][0] is None]
     vectors = {name: heard[path][0] for name, path in paths.items() if path and heard[path][0] is not None}
     kept = [trial for trial in trials if trial[0] in vectors and trial[1] in vectors]
-    common.print_skipped(losses)
-    left_out = f"{len(losses)} of its {len(paths)} recordings are missing or hold no speech"
-    if len(kept) < len(trials) and not config.allow_missing:
-        raise InputError(f"--trials is {config.trials}: {left_out}, which {len(trials) - len(kept)} of {len(trials)} "
-                         "trials need; complete them, or give --allow_missing True to leave those out")
-    if not kept:
-        raise InputError(f"--trials is {config.trials}: {left_out}, and no trial is left")
-    notes = embedding.model_notes(config, stored) + (
-        [f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}"] if len(kept) < len(trials) else [])
+    notes = embedding.model_notes(config, stored) + trials_left_out(config, paths, heard, len(trials), len(kept))
     enrolled, probes, labels = zip(*kept, strict=True)
     entries = {name: heard[path][1] for name, path in paths.items() if name in vectors}
     scored = measures.Scored(
         list(enrolled), list(probes), trial_cosines(vectors, vectors, enrolled, probes), np.array(labels),
         *number_speakers(kept).T, vectors, trial_knowledge(entries, entries, enrolled, probes))
-    known = {name: speakers[paths[name]] for name in vectors} if speakers else {}
+    known = {name: speakers[paths[name]] for name in vectors if speakers}
     return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found, notes,
                     conditions=listed_conditions(encoder, known, scored, config) if known else [],
                     stored=embedding.load_thresholds(config.model_path, config.model_num))
+
+
+def trials_left_out(config, paths, heard, n_trials, n_kept):
+    """Return a note on the trials whose recordings, {name: path or None}, gave nothing; InputError unless they may."""
+    losses = [f"{name} is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path]
+    losses += [f"{name} {heard[path][1]['dropped']}" for name, path in paths.items() if path and heard[path][0] is None]
+    common.print_skipped(losses)
+    left_out = f"{len(losses)} of its {len(paths)} recordings are missing or hold no speech"
+    if n_kept < n_trials and not config.allow_missing:
+        raise InputError(f"--trials is {config.trials}: {left_out}, which {n_trials - n_kept} of {n_trials} trials "
+                         "need; complete them, or give --allow_missing True to leave those out")
+    if not n_kept:
+        raise InputError(f"--trials is {config.trials}: {left_out}, and no trial is left")
+    return [f"{n_trials - n_kept} of {n_trials} trials are left out: {left_out}"] if n_kept < n_trials else []
 
 
 def trial_knowledge(enrolled_entries, probe_entries, enrolled, probes):
