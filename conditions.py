@@ -9,6 +9,7 @@ Loaded only where copies are made or a test asks for conditions: audiomentations
 """
 import contextlib
 import functools
+import importlib.util
 import io
 import pathlib
 import random
@@ -44,6 +45,13 @@ def load(name):
     except ImportError as error:
         raise InputError(f"{name} is needed for copies and conditions and cannot be loaded ({error}): "
                          "pip install -r requirements.txt") from error
+
+
+def check_libraries():
+    """Raise InputError where what makes conditions is not installed."""
+    for name in ("audiomentations", "pyroomacoustics"):
+        if not importlib.util.find_spec(name):
+            load(name)
 
 
 audiomentations = LazyModule(functools.partial(load, "audiomentations"))

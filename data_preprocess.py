@@ -198,6 +198,8 @@ def preprocess(sources, folder, config, copies=None):
         A line per file that gave nothing.
     """
     folder, copies = pathlib.Path(folder), copies or Copies()
+    if copies.slots:
+        conditions.check_libraries()        # before the processes that need them
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     if copies.slots:
         settings |= {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path}

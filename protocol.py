@@ -204,18 +204,18 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     if len(speakers) < 2:
         raise InputError(f"{len(speakers)} speaker: error rates need at least 2")
     parted, started = [check_protocol(speaker, m) for speaker in speakers], time.perf_counter()
-    d_vectors = {(speaker.name, part): vector for speaker in speakers for part, vector in embed_speaker(speaker).items()}
+    d_vectors = {(speaker.name, part): vector for speaker in speakers
+                 for part, vector in embed_speaker(speaker).items()}
     elapsed, names = time.perf_counter() - started, [speaker.name for speaker in speakers]
     probes = [(name, probe) for name, (_, own) in zip(names, parted, strict=True) for probe in own]
-    enrolled = np.array([[d_vectors[name, utterance] for utterance in own]
-                         for name, (own, _) in zip(names, parted, strict=True)])
+    enrolled = np.array([[d_vectors[name, part] for part in own] for name, (own, _) in zip(names, parted, strict=True)])
     silence = np.full_like(enrolled[0, 0], np.nan)
-    vectors = np.array([d_vectors.get(probe, silence) for probe in probes])
     seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
     mixed = sum(mixes_sessions(speaker, *parts) for speaker, parts in zip(speakers, parted, strict=True))
     notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
-    corpora = np.unique([speaker.corpus for speaker in speakers], return_inverse=True)[1] if within_corpora else None
+    corpora = np.unique([one.corpus for one in speakers], return_inverse=True)[1] if within_corpora else None
     labels = np.array([owner for owner, _ in probes])[:, np.newaxis] == np.array(names)
+    vectors = np.array([d_vectors.get(probe, silence) for probe in probes])
     return Evaluation(
         names, [(owner, probe.file) for owner, probe in probes], enrolment_scores(enrolled, vectors), labels, m,
         seconds, elapsed, notes, enrolled, vectors, [own for own, _ in parted], [probe for _, probe in probes],

@@ -208,7 +208,7 @@ def check_recording(wave, config):
     if len(segments) and audio.is_steady(segments):
         raise InputError("no speech, the level hardly changes, as that of noise or a hum: speak up, and record again")
     if seconds < config.min_speech:
-        problem = f"too little speech, {seconds:.1f} s"
+        problem = f"too little speech, {seconds:.2f} s"
         raise InputError(f"{problem}; --min_speech is {config.min_speech:g} s: speak longer, and record again",
                          f"{problem} of {config.min_speech:g} s: speak longer, and record again")
     return segments, known

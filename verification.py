@@ -294,7 +294,7 @@ class Verifier:
         faint = sum(entry["speech_seconds"] for *_, entry in recordings if entry["dropped"])
         if voice.seconds >= self.config.min_speech:
             return voice
-        problem = f"too little speech, {voice.seconds + faint:.1f} s; --min_speech is {self.config.min_speech:g} s"
+        problem = f"too little speech, {voice.seconds + faint:.2f} s; --min_speech is {self.config.min_speech:g} s"
         if not voice.seconds + faint:
             problem = "no speech" + (f": {lost[0]}" if lost else "")
         return replace(voice, problem=problem)

@@ -19,6 +19,7 @@ def tone(seconds, sr=16000, frequency=440.0):
 
 ROOT = pathlib.Path(audio.__file__).parent
 CONFIG = configuration.get_config([])
+BARE = configuration.get_config(["--level", "none", "--floor_db", "none"])          # as before these flags were
 
 
 VOICE = {"sr": 8000, "window": 0.025, "hop": 0.01, "top_db": 30.0}
@@ -348,3 +349,79 @@ def test_steady_is_a_deviation_below_2_db(decibels, steady):
     """Levels that lie this far above and below their mean, whatever each channel does."""
     levels = decibels / 10 * np.tile([1, -1], 90) + np.linspace(-5, 0, 40)[:, np.newaxis]
     assert audio.is_steady(levels[np.newaxis].astype(np.float32)) == steady
+
+
+# ---- level, noise floor, what is known of a recording -----------------------------------------------------------
+
+@pytest.mark.parametrize("decibels", [-20, -6, 6])
+def test_the_level_of_a_recording_does_not_count(corpus, decibels):
+    """Up to the rounding to 16 bits: quieter or louder, the segments are the same; with --level none they are not."""
+    paths = sorted((corpus / "test").glob("*/0[0-2].wav"))
+    assert len(paths) == 9
+    for path in paths:
+        wave = audio.load_audio(path, 8000)
+        wave = 0.4 * wave / np.abs(wave).max()                      # 6 dB more do not clip
+        other = np.round(wave * 10 ** (decibels / 20) * 2**15) / 2**15
+        ours, theirs = audio.segments(wave, CONFIG), audio.segments(other.astype(np.float32), CONFIG)
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).mean() < 0.01
+        assert np.abs(audio.segments(wave, BARE) - audio.segments(other.astype(np.float32), BARE)).mean() > 0.3
+
+
+def test_the_speech_has_the_level_asked_for(corpus):
+    wave = audio.load_audio(corpus / "test" / "voice08" / "00.wav", 8000)
+    for level in (-26, -40):
+        assert audio.level_db(audio.at_level(wave, level)) == pytest.approx(level, abs=1e-3)
+    np.testing.assert_array_equal(audio.at_level(wave, None), wave)
+    assert not audio.at_level(np.zeros(9, np.float32), -26).any()
+    frames, _ = audio.speech_frames(wave, CONFIG)
+    speech = audio.voiced(wave, **VOICE, floor_db=3)
+    speech = speech * 10 ** ((-26 - audio.level_db(speech)) / 20)
+    np.testing.assert_allclose(frames, audio.log_mel(speech, sr=8000, nfft=512, window=0.025, hop=0.01), atol=1e-4)
+
+
+def bursts(noise_db, sr=8000):
+    """Four tones of half a second at -9 dB, each after a pause of half a second, in noise at a level in dB."""
+    pause = np.zeros(sr // 2, np.float32)
+    wave = np.concatenate([part for _ in range(4) for part in (pause, tone(0.5, sr))])
+    return wave + 10 ** (noise_db / 20) * np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("noise_db", "without"), [(-80, 2.0), (-30, 4.0), (-20, 4.0)])
+def test_the_detector_knows_the_noise_floor(noise_db, without):
+    """With it, 2 s of tones are heard whatever the noise; without, all 4 s once the noise is within 30 dB."""
+    found = [len(audio.voiced(bursts(noise_db), **VOICE, floor_db=floor)) / 8000 for floor in (3, None)]
+    assert found[0] == pytest.approx(2.0, abs=0.2)
+    assert found[1] == pytest.approx(without, abs=0.2)
+
+
+def test_a_clean_recording_loses_nothing_to_the_floor(corpus):
+    """Where the pauses lie 30 dB and more below the speech, the floor does not count."""
+    assert len(audio.voiced(bursts(-80), **VOICE, floor_db=3)) == len(audio.voiced(bursts(-80), **VOICE))
+    steady = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    assert len(audio.voiced(steady, **VOICE, floor_db=3)) > 15000                   # what is_steady then refuses
+
+
+@pytest.mark.parametrize("snr", [40, 30, 20, 10, 5])
+def test_the_ratio_to_the_noise_is_estimated(snr):
+    wave = bursts(-9 - snr)
+    speech = audio.voiced(wave, **VOICE, floor_db=3)
+    frame = {name: VOICE[name] for name in ("sr", "window", "hop")}
+    assert audio.estimate_snr(wave, speech, **frame) == pytest.approx(snr, abs=3)
+
+
+def test_the_estimates_stay_in_their_range():
+    known = audio.speech_frames(np.concatenate([np.zeros(8000, np.float32), tone(1, 8000)]), CONFIG)[1]
+    assert known["snr"] == 50
+    assert audio.speech_frames(tone(0.2, 8000), CONFIG)[1]["snr"] is None
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    assert audio.SNR_RANGE[0] <= audio.speech_frames(noise, CONFIG)[1]["snr"] < 3
+
+
+@pytest.mark.parametrize(("cutoff", "low", "high"), [(1500, 1400, 2400), (3400, 3300, 4600), (7900, 7600, 8000)])
+def test_the_band_is_estimated(cutoff, low, high):
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(32000))
+    spectrum[np.fft.rfftfreq(32000, 1 / 16000) > cutoff] = 0
+    wave = (0.1 * np.fft.irfft(spectrum)).astype(np.float32)
+    frames = audio.log_mel(wave, sr=16000, nfft=512, window=0.025, hop=0.01)
+    assert low <= audio.estimate_bandwidth(frames, 16000) <= high

@@ -167,7 +167,8 @@ def test_drawn_conditions_are_varied_and_described(around, wave, monkeypatch):
                             ("telephone", 0.15, 0.33), ("hum", 0.01, 0.1), ("clipping", 0.02, 0.15)):
         assert low < np.mean([word in description for description in drawn]) < high, word
     assert 0.2 < np.mean(["," in description for description in drawn]) < 0.7
-    alone = [conditions.draw(conditions.Surroundings(), wave, SR, np.random.default_rng(seed))[0] for seed in range(200)]
+    nobody = conditions.Surroundings()
+    alone = [conditions.draw(nobody, wave, SR, np.random.default_rng(seed))[0] for seed in range(200)]
     assert not any("babble" in description or "recorded" in description for description in alone)
 
 

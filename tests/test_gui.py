@@ -271,6 +271,27 @@ def test_verdict_in_words_and_colour_follows_speaker_and_threshold(ana_and_bo):
     assert card(app) == ("Different person", gui.BAD)
 
 
+def test_the_line_moves_with_the_trial_until_the_slider_is_moved(ana_and_bo):
+    """Ana's trial asks for 0.95, Bo's for 0.2; by hand, 0.7 and the like hold for all."""
+    app, heard = ana_and_bo, service.Heard([("Ana", 0.9), ("Bo", 0.3)], 3.2, "", {"Ana": 0.95, "Bo": 0.2},
+                                           ["outside of what was measured: noise"])
+    app.verifier.verify = lambda sound: heard
+    choose(app, "Ana")
+    press(app, app.probe.record_button)
+    assert card(app) == ("Different person", gui.BAD)
+    assert "threshold 0.95" in board(app)
+    assert app.probe.detail["text"] == ("Score 0.90 with Ana, threshold 0.95; 3.2 s of speech heard. Outside of what "
+                                        "was measured: noise.")
+    choose(app, "Bo")
+    assert card(app) == ("Same person", gui.GOOD)
+    assert "threshold 0.20" in board(app)
+    app.threshold.move(0.5)
+    assert card(app) == ("Different person", gui.BAD)
+    assert "threshold 0.50" in board(app)
+    press(app, app.threshold.reset_button)
+    assert card(app) == ("Same person", gui.GOOD)
+
+
 def test_the_error_rates_follow_the_threshold(ana_and_bo):
     app = ana_and_bo
     assert "FAR 1.2%" in app.threshold.rates["text"]                  # the stored ones, at the stored threshold
@@ -608,7 +629,7 @@ def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monke
     microphone.play(wave, sr)
     sounddevice._terminate()        # another test may have listed the microphones before this one was there
     sounddevice._initialize()
-    app = open_window(engine, record.record, record.devices, argv=["--seconds", "2"])
+    app = open_window(engine, record.record, record.devices, argv=["--seconds", "3"])
     app.speakers.name.set("Ana")
     press(app, app.speakers.enroll_button)
     assert message(app) == "A recording of Ana is enrolled."

@@ -78,3 +78,12 @@ def test_training_asks_for_tensorflow(listen, made_features):
     assert code == 2
     assert errors == ("error: TensorFlow is needed for training and export and cannot be loaded (No module named "
                       "'tensorflow'): pip install -r requirements.txt\n")
+
+
+def test_conditions_ask_for_what_makes_them(listen, corpus):
+    code, _, errors = listen(ROOT / "test.py", "--model_path", ROOT / "pretrained", "--raw_path", corpus / "test",
+                             "--conditions", "True")
+    assert code == 2
+    assert errors.splitlines()[-1] == (
+        "error: audiomentations is needed for copies and conditions and cannot be loaded (No module named "
+        "'audiomentations'): pip install -r requirements.txt")

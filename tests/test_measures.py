@@ -385,3 +385,83 @@ def test_the_thresholds_that_trials_show_are_listed():
     assert measures.describe_points(points) == (
         "thresholds: EER at 0.5000, FAR 1.0% at 0.7500; the trials show none for FAR 0.1%")
     assert measures.describe_points(points | {"0.001": {"threshold": 1}}).endswith("FAR 0.1% at 1.0000")
+
+
+# ---- calibration that knows conditions --------------------------------------------------------------------------
+
+def draw_known(n=60000, seed=0):
+    """Trials: with 4 s of speech N(0.6, 0.1) against N(0.1, 0.1), with 1 s N(0.4, 0.2) against N(0, 0.2)."""
+    rng = np.random.default_rng(seed)
+    labels, short = rng.random(n) < 0.5, rng.random(n) < 0.5
+    mean = np.where(short, 0.4 * labels, 0.1 + 0.5 * labels)
+    scores = mean + np.where(short, 0.2, 0.1) * rng.standard_normal(n)
+    return measures.KnownTrials(scores, labels, {"probe_seconds": np.where(short, 1.0, 4.0)}, np.zeros(n, int)), short
+
+
+def test_a_calibration_follows_what_is_known():
+    """The ratios of two Gaussians: 50 s - 17.5 with 4 s of speech, 10 s - 2 with 1 s."""
+    trials, short = draw_known()
+    calibration = measures.calibrate_known(trials)
+    for seconds, line in ((4.0, (50, -17.5)), (1.0, (10, -2))):
+        assert np.concatenate(np.atleast_1d(*calibration.line({"probe_seconds": seconds}))).tolist() == pytest.approx(
+            line, rel=0.1)
+    ratios = calibration.ratio(trials.scores, trials.known)
+    expected = np.where(short, 10 * trials.scores - 2, 50 * trials.scores - 17.5)
+    assert measures.cllr(ratios, trials.labels) == pytest.approx(loop_cllr(expected, trials.labels), rel=0.01)
+    assert measures.cllr(ratios, trials.labels) < 0.9 * measures.cllr(
+        measures.calibrate(trials.scores, trials.labels).ratio(trials.scores, {}), trials.labels)
+
+
+def test_a_score_and_its_ratio_belong_together():
+    calibration = measures.calibrate_known(draw_known(2000)[0])
+    for known in ({}, {"probe_seconds": 1.0}, {"snr": 3.0, "bandwidth": 3400.0, "enrolments": 1}):
+        assert calibration.score(calibration.ratio(0.3, known), known) == pytest.approx(0.3)
+        assert calibration.ratio(0.31, known) > calibration.ratio(0.3, known)
+    assert calibration.ratio(-np.inf, {}) == -np.inf
+
+
+def test_what_is_not_known_is_taken_as_usual():
+    terms = measures.term_matrix({"probe_seconds": np.array([4.0, np.nan, 1.0]), "snr": None, "enrolments": 5})
+    assert terms.shape == (3, 1 + len(measures.TERMS))
+    assert (terms[:, 0] == 1).all()
+    assert (terms[:2, 1:] == 0).all()
+    assert terms[2, 1] == pytest.approx(np.log(1 / 4))
+    usual = measures.term_matrix({"probe_seconds": 4, "enrolled_seconds": 20, "enrolments": 5, "snr": 30,
+                                  "bandwidth": 8000})
+    assert usual.tolist() == [1] + len(measures.TERMS) * [0]
+
+
+def test_the_scale_stays_positive():
+    """However far the terms reach, a higher score never has a lower ratio."""
+    calibration = measures.Calibration((1.0, 5.0, 0, 0, 0, 0), (0.0, 0, 0, 0, 0, 0))
+    assert calibration.ratio(1.0, {"probe_seconds": 0.5}) == pytest.approx(measures.LEAST_SCALE)
+
+
+def test_corpora_weigh_the_same():
+    """Three targets of one corpus and one of another, two other trials of either."""
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
+    trials = measures.KnownTrials(np.zeros(8), labels, {}, np.array([0, 0, 0, 1, 0, 0, 1, 1]))
+    assert measures.corpus_weights(trials).tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1, 0.5, 0.5, 0.5, 0.5])
+
+
+def test_weighted_points_by_hand():
+    """Scores 0.9 and 0.1 of targets, 0.5 and 0.2 of others; the other at 0.5 weighs 9 times as much."""
+    scores, labels = [0.9, 0.1, 0.5, 0.2], np.array([1, 1, 0, 0], bool)
+    points = measures.operating_points(scores, labels, (0.5,), weights=np.array([1, 1, 9, 1.0]))
+    assert points["0.5"] == {"threshold": 0.9, "far": 0.0, "frr": 0.5}
+    assert measures.operating_points(scores, labels, (0.5,))["0.5"] == {"threshold": 0.5, "far": 0.5, "frr": 0.5}
+
+
+def test_an_interval_is_that_of_any_measure():
+    """The mean weight of the trials, resampled by hand."""
+    scores, labels = draw(90)
+    enrolled, probes = np.arange(90) % 9, np.where(labels, np.arange(90) % 9, (np.arange(90) + 1) % 9)
+
+    def measure(weights=None):
+        return {"sum": float(90 if weights is None else weights.sum())}
+
+    low, high = measures.bootstrap(measures.Trials(scores, labels), enrolled, probes, measure=measure)["sum"]
+    assert low < 90 < high
+    accepted = scores >= 0.5
+    far, frr = measures.decision_rates(accepted, labels, np.ones(90))
+    assert (far, frr) == (accepted[~labels].mean(), (~accepted[labels]).mean())

@@ -174,7 +174,7 @@ def speech(seconds, sr=8000):
     (np.zeros(16000), "no speech, the recording is silent: is it the right microphone"),
     (0.01 * np.random.default_rng(0).standard_normal(24000), "no speech, the level hardly changes"),
     (np.clip(9 * speech(4), -1, 1), "the recording is clipped, "),
-    (np.concatenate([speech(0.2), np.zeros(8000)]), "too little speech, 0.2 s; --min_speech is 1 s: speak longer"),
+    (np.concatenate([speech(0.2), np.zeros(8000)]), "too little speech, 0.22 s; --min_speech is 1 s: speak longer"),
     (speech(1.2), "too little speech, 0."),
 ])
 def test_a_recording_that_will_not_do_is_refused_in_words(enrol, here, trained, fails, wave, words):

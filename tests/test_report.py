@@ -1,14 +1,19 @@
 """The report of an evaluation: conditions, normalisation, the speakers that err most, the page, the embeddings."""
 import argparse
+import contextlib
 import functools
 import html.parser
+import io
 import json
 
 import numpy as np
 import pytest
+import soundfile
 
 import audio
+import conditions
 import configuration
+import data_preprocess
 import embedding
 import features
 import measures
@@ -233,3 +238,111 @@ def test_two_evaluations_draw_the_same_intervals(tested):
     findings, config = tested
     first, second = (evaluation_script.gather_figures(findings, config)["measures"] for _ in range(2))
     assert first == second
+
+
+# ---- --conditions True ------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def stressed(trained, corpus, tmp_path_factory):
+    """A run with --conditions True in a folder of its own: that folder, the flags, what was printed."""
+    folder, rng = tmp_path_factory.mktemp("stressed"), np.random.default_rng(0)
+    (folder / "noise").mkdir()
+    soundfile.write(folder / "noise" / "rain.wav", 0.1 * rng.standard_normal(48000), 16000)
+    flags = ["--model_path", str(trained), "--raw_path", str(corpus / "test"), "--M", "3", "--conditions", "True",
+             "--noise_raw_path", str(folder / "noise"), "--report_path", str(folder / "report"), "--jobs", "1"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        assert evaluation_script.main(flags) == 0
+    return folder, flags, printed.getvalue()
+
+
+def test_every_condition_has_its_row(stressed):
+    folder, _, printed = stressed
+    figures = json.loads((folder / "report" / "evaluation.json").read_text())
+    around = conditions.Surroundings(("a",), ("b",))
+    names = [row["condition"] for row in figures["conditions"]]
+    assert names == ["as recorded", *around.conditions, "first 1 s of speech", "first 2 s of speech",
+                     "first 5 s of speech", "1 enrolment utterance"]
+    for row in figures["conditions"]:
+        line = next(line for line in printed.splitlines() if line.startswith(f"{row['condition']}  "))
+        if row["eer"]:
+            assert f"{row['eer']['value']:.4f} ({row['eer']['low']:.3f} to {row['eer']['high']:.3f})" in line
+            assert 0 <= row["far"]["low"] <= row["far"]["value"] <= row["far"]["high"] <= 1
+    assert (folder / "report" / "conditions.png").stat().st_size > 10000
+    assert 'alt="conditions"' in (folder / "report" / "report.html").read_text()
+
+
+def test_a_row_is_what_its_probes_give(stressed, trained, corpus):
+    """By hand: telephone and a room, from the samples to the rates at the stored threshold."""
+    folder, _, _ = stressed
+    figures = json.loads((folder / "report" / "evaluation.json").read_text())
+    rows = {row["condition"]: row for row in figures["conditions"]}
+    encoder, config = embedding.load_encoder(trained)
+    threshold = embedding.read_thresholds(trained)["points"]["eer"]["threshold"]
+    names = sorted(path.name for path in (corpus / "test").iterdir())
+    for name in ("telephone", "room 0.4 s"):
+        scores, labels = [], []
+        for owner in names:
+            for take in range(3, 6):
+                wave = audio.load_audio(corpus / "test" / owner / f"0{take}.wav", config.sr)
+                seed = int(data_preprocess.short_digest(f"{owner}/0{take}.wav/{name}"), 16)
+                heard = conditions.CONDITIONS[name](wave, config.sr, np.random.default_rng(seed))
+                probe = embedding.embed(encoder, audio.segments(heard, config))
+                for other in names:
+                    vectors = [embedding.embed(encoder, audio.segments(
+                        audio.load_audio(corpus / "test" / other / f"0{i}.wav", config.sr), config)) for i in range(3)]
+                    scores.append(float(probe @ measures.unit_mean(vectors)))
+                    labels.append(owner == other)
+        scores, labels = np.array(scores), np.array(labels)
+        assert rows[name]["eer"]["value"] == pytest.approx(measures.equal_error_rate(scores, labels)[0])
+        assert rows[name]["far"]["value"] == pytest.approx(np.mean(scores[~labels] >= threshold))
+        assert rows[name]["frr"]["value"] == pytest.approx(np.mean(scores[labels] < threshold))
+
+
+def test_a_second_run_finds_its_features(stressed, monkeypatch, capsys):
+    folder, flags, _ = stressed
+    monkeypatch.chdir(folder)
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.npy")}
+    monkeypatch.setattr(audio, "load_audio", None)                              # nothing is read again
+    before = (folder / "report" / "evaluation.json").read_text()
+    assert evaluation_script.main(flags) == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.npy")} == stamps
+    first, second = json.loads(before), json.loads((folder / "report" / "evaluation.json").read_text())
+    assert first["conditions"] == second["conditions"]
+
+
+def test_a_list_under_conditions(stressed, trained, corpus, tmp_path, monkeypatch, capsys):
+    """Enrolled as recorded, compared under each condition: one trial by hand."""
+    _, flags, _ = stressed
+    monkeypatch.chdir(tmp_path)
+    lines = ["1 voice08/00.wav voice08/01.wav", "0 voice08/00.wav voice09/01.wav", "1 voice09/00.wav voice09/02.wav",
+             "0 voice10/03.wav voice09/02.wav"]
+    (tmp_path / "list").write_text("\n".join(lines))
+    flags = [flag for flag in flags if flag not in ("--M", "3")]
+    assert evaluation_script.main([*flags, "--trials", str(tmp_path / "list")]) == 0
+    config = configuration.get_config([*flags, "--trials", str(tmp_path / "list")])
+    findings = evaluation_script.score_trials(config)
+    rows = dict(findings.conditions)
+    assert rows.keys() == {"as recorded", *conditions.Surroundings(("a",), ("b",)).conditions, "first 1 s of speech",
+                           "first 2 s of speech", "first 5 s of speech"}
+    encoder, model_config = embedding.load_encoder(trained)
+    wave = audio.load_audio(corpus / "test" / "voice09" / "01.wav", model_config.sr)
+    speaker = data_preprocess.short_digest("voice09/01.wav")
+    rng = np.random.default_rng(int(data_preprocess.short_digest(f"{speaker}/./telephone"), 16))
+    probe = embedding.embed(encoder, audio.segments(conditions.telephone(wave, model_config.sr, rng), model_config))
+    enrolled = embedding.embed(encoder, audio.segments(
+        audio.load_audio(corpus / "test" / "voice08" / "00.wav", model_config.sr), model_config))
+    assert rows["telephone"].scores[1] == pytest.approx(float(enrolled @ probe), abs=1e-5)
+    assert rows["telephone"].labels.tolist() == [True, False, True, False]
+    assert len(rows["first 5 s of speech"].scores) == 0
+    assert rows["as recorded"].known["enrolments"].tolist() == [1, 1, 1, 1]
+
+
+def test_conditions_need_audio(fails, trained, made_features):
+    assert fails(evaluation_script.main, "--model_path", trained, "--test_path", made_features / "test", "--conditions"
+                 ) == "error: --conditions is True: it needs audio, give --raw_path"
+
+
+def test_a_rate_that_is_not_stored_is_said(fails, trained, made_features):
+    assert "--far is 0.02: " in fails(evaluation_script.main, "--model_path", trained, "--test_path",
+                                      made_features / "test", "--M", 3, "--far", "0.02")

@@ -1,5 +1,6 @@
 """model.py --verify: what is an enrolment and a probe, the threshold, the verdicts and exit codes, what is refused."""
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,9 +11,11 @@ from conftest import evaluate
 
 import audio
 import common
+import conditions
 import configuration
 import embedding
 import features
+import measures
 import model
 import verification
 from common import InputError, tf
@@ -312,3 +315,87 @@ def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice,
     assert embedding.load_thresholds(third, last)["points"] == told["points"]
     assert "there is a model already" in fails(model.main, "--model_path", trained, "--export", target)
     assert "--verify and --export contradict" in fails(model.main, *flags, trained, "--export", tmp_path / "x")
+
+
+# ---- a verdict that knows what it heard -------------------------------------------------------------------------
+
+@pytest.fixture
+def knowing(trained, tmp_path):
+    """The trained model with a calibration by hand: scale 10, offset -5, less by 2 for each e-fold of probe speech."""
+    folder = tmp_path / "knowing"
+    shutil.copytree(trained, folder)
+    stored = json.loads((folder / "thresholds.json").read_text())
+    terms = len(measures.TERMS)
+    stored["calibration"] = {"scale": [10.0] + terms * [0.0], "offset": [-5.0, -2.0] + (terms - 1) * [0.0]}
+    for point in stored["points"].values():
+        point |= {"llr": 1.5, "threshold": 0.65}
+    (folder / "thresholds.json").write_text(json.dumps(stored))
+    return folder
+
+
+def test_the_threshold_moves_with_the_trial(verify, knowing, voice):
+    """By hand: 10 s - 5 - 2 ln(seconds / 4) >= 1.5."""
+    seconds = set()
+    for take in range(3):
+        code, printed = verify(voice, voice / f"0{take}.wav", "--model_path", knowing, "--json")
+        verdict = json.loads(printed)["verdicts"][0]
+        terms = -5 - 2 * np.log(verdict["probe_seconds"] / 4)
+        assert verdict["llr"] == pytest.approx(10 * verdict["score"] + terms)
+        assert verdict["threshold"] == pytest.approx((1.5 - terms) / 10)
+        assert verdict["threshold_llr"] == 1.5
+        assert verdict["thresholds"] == {"voice08": verdict["threshold"]}
+        assert verdict["same"] == (verdict["llr"] >= 1.5) == (code == 0)
+        seconds.add(verdict["probe_seconds"])
+    assert len(seconds) == 3
+    printed = verify(voice, voice / "00.wav", "--model_path", knowing)[1]
+    assert re.search(r"ratio -?\d+\.\d\d, threshold -?\d\.\d{4}, ratio 1\.50 \(EER of 4 validation", printed)
+    assert re.search(r"s of 00\.wav \(about \d+ dB above the noise, up to 4\.0 kHz\)", printed)
+
+
+def test_the_best_is_the_furthest_above_its_threshold(knowing):
+    """A longer enrolment asks for more, here by 3 in the ratio: 0.8 with it is less than 0.7 without."""
+    config = configuration.get_config(["--model_path", str(knowing)])
+    verifier = verification.Verifier(config)
+    weights = list(verifier.calibration.offset)
+    weights[1 + list(measures.TERMS).index("enrolled_seconds")] = -3.0
+    verifier.calibration = measures.Calibration(verifier.calibration.scale, tuple(weights))
+    first, second = np.array([0.8, 0.6]), np.array([0.7, np.sqrt(0.51)])
+    voices = [verification.Voice("long", ["1"], first[None], 20 * np.e, []),
+              verification.Voice("short", ["1"], second[None], 20.0, [])]
+    verdict = verifier.compare(verification.Voice("probe", ["1"], np.array([[1.0, 0.0]]), 4.0, []), voices)
+    assert (verdict.speaker, verdict.score) == ("short", pytest.approx(0.7))
+    assert [name for name, _ in verdict.scores] == ["short", "long"]
+    assert verdict.thresholds["short"] == pytest.approx(0.65)
+    assert verdict.thresholds["long"] == pytest.approx(0.95)
+    assert verdict.threshold.value == verdict.thresholds["short"]
+
+
+def test_a_threshold_by_hand_does_not_move(verify, knowing, voice):
+    verdict = json.loads(verify(voice, voice / "00.wav", "--model_path", knowing, "--json", "--threshold", 0.5)[1])
+    assert verdict["verdicts"][0]["threshold"] == 0.5
+    assert verdict["verdicts"][0]["threshold_llr"] is None
+    assert verdict["verdicts"][0]["llr"] is not None
+
+
+@pytest.mark.parametrize(("heard", "words"), [
+    ({"seconds": 0.8}, "under 1 s of speech"), ({"snr": -2.0}, "noise louder than the speech"),
+    ({"bandwidth": 2500.0}, "nothing above 3 kHz")])
+def test_a_probe_outside_of_what_was_measured_is_said_to_be(verifier, heard, words):
+    probe = verification.Voice("probe", ["1"], np.array([[1.0, 0.0]]), 2.0, [], snr=20.0, bandwidth=4000.0)
+    other = verification.Voice("anna", ["1"], np.array([[1.0, 0.0]]), 9.0, [])
+    assert verifier.compare(probe, [other]).notes == []
+    verdict = verifier.compare(replace(probe, **heard), [other])
+    assert verdict.notes == [f"outside of what was measured: {words}, this verdict is not reliable"]
+    assert f"  {verdict.notes[0]}" in str(verdict).splitlines()
+    assert verdict.as_dict()["notes"] == verdict.notes
+
+
+def test_noise_is_heard(verify, corpus, voice, tmp_path):
+    """The same recording in white noise: the estimate that the verdict shows falls to about that of the noise."""
+    wave = audio.load_audio(voice / "00.wav", 8000)
+    noisy = conditions.colour_noise(wave, 8000, np.random.default_rng(0), snr=6)
+    soundfile.write(tmp_path / "noisy.wav", noisy / 2, 8000)
+    found = [json.loads(verify(voice, path, "--json")[1])["verdicts"][0]["snr"]
+             for path in (voice / "00.wav", tmp_path / "noisy.wav")]
+    assert found[0] > 12
+    assert found[1] == pytest.approx(6, abs=4)
