@@ -198,8 +198,6 @@ def preprocess(sources, folder, config, copies=None):
         A line per file that gave nothing.
     """
     folder, copies = pathlib.Path(folder), copies or Copies()
-    if copies.slots:
-        conditions.check_libraries()        # before the processes that need them
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     if copies.slots:
         settings |= {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path}
@@ -293,6 +291,7 @@ def cache(config, sources, voices):
     raw_path, slots, noises = pathlib.Path(config.raw_path).resolve(), (), ()
     key = [str(raw_path), feature_settings(config)]
     if voices:
+        conditions.check_libraries()        # before the processes that need them
         noises = conditions.find_noises(config.noise_raw_path) if config.noise_raw_path else ()
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
@@ -316,6 +315,8 @@ def work(config):
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
     if both:
         raise InputError(f"speaker {min(both)} is in train and test: a test needs speakers of its own; rename one")
+    if config.copies:
+        conditions.check_libraries()        # before the processes that need them
     noises = conditions.find_noises(config.noise_raw_path) if config.copies and config.noise_raw_path else ()
     around = conditions.Surroundings(tuple(map(str, parts["train"].values())), noises)
     slots = tuple(f"copy {number + 1}" for number in range(config.copies))
