@@ -123,7 +123,7 @@ def test_features_of_other_settings_are_refused(write_features):
         with pytest.raises(InputError, match=f"was made with --{name} {value}, the model with {2 * value}"):
             features.check_features(speakers, settings, wanted | {name: 2 * value}, folder)
         silent = {other: number for other, number in settings.items() if other != name}
-        with pytest.raises(InputError, match=f"was made with --{name} None, the model with {value}"):
+        with pytest.raises(InputError, match=f"was made with --{name} none, the model with {value}"):
             features.check_features(speakers, silent, wanted, folder)
 
 
