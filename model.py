@@ -36,6 +36,7 @@ from configuration import flags_stored
 
 CLIP_NORM = 3.0              # global norm of the gradients
 CALIBRATION_SPEAKERS = 10    # for validation, at least, of a calibration that knows conditions
+CENTRE_SEGMENTS = 10         # of a speaker, whose mean its centre begins as
 LOG_EVERY = 100              # iterations per row of history.csv
 
 
@@ -181,16 +182,23 @@ def build_optimizer(config):
     return {"sgd": keras.SGD, "rmsprop": keras.RMSprop}[config.optim](rate)
 
 
-def build_step(encoder, optimizer, n, m, loss):
-    """Return a compiled training step: frames (N * M, T, 40) → the loss of the batch; it updates the weights."""
-    variables, scales = encoder.trainable_variables, encoder.gradient_scales()
+def build_step(encoder, optimizer, n, m, loss, *, classes=None):
+    """Return a compiled training step, which updates the weights.
+
+    It takes frames (N * M, T, 40) and, if there are Classes, the places (N,) of their speakers, and returns the loss.
+    """
+    variables, scales = list(encoder.trainable_variables), encoder.gradient_scales()
+    if classes:
+        variables, scales = [*variables, classes.centres], [*scales, 1.0]
     optimizer.build(variables)
 
-    @tf.function(input_signature=[tf.TensorSpec((n * m, None, audio.N_MELS))])
-    def step(frames):
+    @tf.function(input_signature=[tf.TensorSpec((n * m, None, audio.N_MELS)), tf.TensorSpec((n,), tf.int32)])
+    def step(frames, drawn):
         with tf.GradientTape() as tape:
             embedded = tf.reshape(encoder(frames), (n, m, -1))
             value = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), loss)
+            if classes:
+                value += classes.loss(embedded, drawn)
         gradients, _ = tf.clip_by_global_norm(tape.gradient(value, variables), CLIP_NORM)
         optimizer.apply([scale * gradient for scale, gradient in zip(scales, gradients, strict=True)], variables)
         return value
@@ -214,6 +222,25 @@ def graceful_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
+class Classes:
+    """The centres (S, D) of the training speakers, and the loss against them; only training has them.
+
+    They begin as the mean d-vectors of a few segments of each.
+    """
+
+    def __init__(self, speakers, encoder, config):
+        corpora = [speaker.corpus if config.one_corpus else "" for speaker in speakers]
+        self.weight, self.corpora = config.classes, tf.constant(np.unique(corpora, return_inverse=True)[1])
+        centres = [measures.unit_mean(embedding.embed_rows(encoder, speaker.load()[:CENTRE_SEGMENTS]))
+                   for speaker in speakers]
+        self.centres = tf.Variable(np.array(centres, np.float32), name="centres")
+
+    def loss(self, embedded, drawn):
+        """Return the weighted loss of a batch's unit vectors (N, M, D), given the places (N,) of its speakers."""
+        rivals = tf.gather(self.corpora, drawn)[:, tf.newaxis] == self.corpora
+        return self.weight * utils.class_loss(embedded, self.centres, drawn, rivals)
+
+
 @dataclass(frozen=True)
 class Validation:
     """What the validation speakers gave: the loss is the mean of that of their utterances and that of the copies."""
@@ -230,9 +257,13 @@ class Trainer:
         self.config, self.encoder, self.training, self.validation = config, encoder, training, validation
         self.folder = pathlib.Path(config.model_path)
         self.optimizer = build_optimizer(config)
-        self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss)
+        classes = Classes(training, encoder, config) if config.classes else None
+        self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss,
+                               classes=classes)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)          # since the last row of the history
-        self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum)
+        parts = {"centres": classes.centres} if classes else {}
+        self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum,
+                                              **parts)
         if config.restore:
             from encoder import restore_checkpoint
 
@@ -251,28 +282,29 @@ class Trainer:
         config, first = self.config, self.iteration
         shape = (config.speaker_number * config.utterance_number, None, audio.N_MELS)
         return tf.data.Dataset.from_generator(lambda: map(self.draw, range(first, config.iteration)),
-                                              output_signature=tf.TensorSpec(shape)).prefetch(4)
+                                              output_signature=(tf.TensorSpec(shape), tf.TensorSpec(
+                                                  (config.speaker_number,), tf.int32))).prefetch(4)
 
     def draw(self, k):
-        """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k])."""
+        """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k]), and its speakers' places (N,)."""
         config, rng = self.config, np.random.default_rng([self.config.seed, k])
-        batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
-                                   crop=(config.crop_min, config.crop_max), weigh=config.weigh,
-                                   one_corpus=config.one_corpus, copy_share=config.copy_share, speed=config.speed,
-                                   centres=audio.mel_centres(config.sr))
+        batch, drawn = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
+                                          crop=(config.crop_min, config.crop_max), weigh=config.weigh,
+                                          one_corpus=config.one_corpus, copy_share=config.copy_share,
+                                          speed=config.speed, centres=audio.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)
         if config.mask_channels:
             utils.mask_bands(batch, config.mask_channels, self.encoder.mean.numpy(), rng)
-        return batch
+        return batch, drawn
 
     def run(self):
         """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""
         config = self.config
         with (graceful_interrupt() as interrupted,
               common.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
-            for frames in self.batches():
-                loss = float(self.step(frames))
+            for batch in self.batches():
+                loss = float(self.step(*batch))
                 if not math.isfinite(loss):
                     raise InputError(f"the loss is {loss} at iteration {self.iteration}: lower --lr, which is "
                                      f"{config.lr}, in a new run")
@@ -303,10 +335,9 @@ class Trainer:
         evaluation = protocol.evaluate(embed_speaker, self.validation, self.config.utterance_number,
                                        within_corpora=True)
         copies = [evaluation.under(probes) for probes in evaluation.copies]
-        w = float(self.encoder.w)
-        loss, eer = evaluation.loss(w), None
+        loss, eer = evaluation.least_loss(), None
         if copies:
-            loss = (loss + float(np.mean([copy.loss(w) for copy in copies]))) / 2
+            loss = (loss + float(np.mean([copy.least_loss() for copy in copies]))) / 2
             eer = float(np.mean([copy.eer for copy in copies]))
         return Validation(evaluation, loss, eer)
 

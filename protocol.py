@@ -21,6 +21,7 @@ from measures import KnownTrials, Scored, operating_points, unit_mean
 
 SHORT_SECONDS = (1, 2)      # of speech of the probes that a calibration hears, beside whole ones
 SHORT_ENROLMENTS = (1, 2)   # utterances of its enrolments, beside all
+LOSS_SCALES = (1, 200)      # between which the scale of cosines is looked for that makes a loss least
 
 
 def enrol_and_probe(speaker, m):
@@ -156,6 +157,10 @@ class Evaluation:
     def targets(self):
         """The number of target trials."""
         return int(self.labels.sum())
+
+    def least_loss(self):
+        """Return `loss` at the scale w that makes it least: verification has no use for w."""
+        return float(scipy.optimize.minimize_scalar(self.loss, bounds=LOSS_SCALES, method="bounded").fun)
 
     def loss(self, w):
         """Return the mean softmax loss (GE2E, eq. 6) of the probes that hold speech, against the enrolled centroids.

@@ -52,7 +52,7 @@ def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
     assert norm > 0.01
     before = [variable.numpy() for variable in encoder.trainable_variables]
     step = model.build_step(encoder, model.build_optimizer(config_with("--lr", 1)), 2, 3, kind)
-    assert float(step(frames)) == pytest.approx(float(loss), rel=1e-5)
+    assert float(step(frames, np.arange(2, dtype=np.int32))) == pytest.approx(float(loss), rel=1e-5)
     scales = {"w": 0.01, "b": 0.01, "projection": 0.5}
     for variable, old, gradient in zip(encoder.trainable_variables, before, gradients, strict=True):
         scale = scales.get(variable.name.split("_")[0].split(":")[0], 1.0)
