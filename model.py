@@ -167,6 +167,10 @@ def training_summary(encoder, config, training, validation):
         lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances{strange}; "
                      f"--valid_ratio {config.valid_ratio} gives fewer: no EER is measured and no threshold stored; "
                      "python test.py --store_threshold True measures one on test speakers")
+    elif any(utterance.copies for speaker in validation for utterance in speaker.voiced) and (
+            len(validation) < CALIBRATION_SPEAKERS):
+        lines.append(f"{len(validation)} validation speakers are too few for thresholds that know conditions, "
+                     f"{CALIBRATION_SPEAKERS} would do: there will be one threshold for all")
     return lines
 
 

@@ -230,6 +230,17 @@ def test_a_run_with_copies_stores_a_calibration_that_knows_conditions(run):
         assert calibration.ratio(point["threshold"], {}) == pytest.approx(point["llr"])
 
 
+def test_few_validation_speakers_have_one_threshold_for_all(run, tmp_path, capsys):
+    flags = ["--train", "--train_path", str(run / "train"), "--model_path", str(tmp_path / "model"), "--iteration", "2",
+             "--speaker_number", "3", "--utterance_number", "3", "--hidden", "16", "--proj", "8", "--num_layer", "2",
+             "--valid_ratio", "0.5"]
+    assert model.main(flags) == 0
+    assert "4 validation speakers are too few for thresholds that know conditions, 10" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "model" / "thresholds.json").read_text())
+    assert isinstance(stored["calibration"]["scale"], float)
+    assert not any("llr" in point for point in stored["points"].values())
+
+
 def test_the_copies_own_rows_are_embedded(run):
     """The probes under a condition have the d-vectors of the copies' rows."""
     encoder, _ = embedding.load_encoder(run / "model")
@@ -257,3 +268,33 @@ def test_only_speakers_of_one_corpus_are_compared():
     costs = np.log1p(np.exp(10 * (other - own)))
     assert evaluation.loss(10.0) == pytest.approx((costs[:2].mean() + costs[2:].mean()) / 2)
     assert len(evaluation.scored().scores) == 8
+
+
+def test_an_older_model_begins_a_run_on_younger_features(made_features, tmp_path, capsys):
+    """Its features had no level; the run takes the folder's, and normalises anew."""
+    flags = ["--train", "--speaker_number", "3", "--utterance_number", "3", "--hidden", "16", "--proj", "8",
+             "--num_layer", "2", "--valid_ratio", "0", "--iteration", "2"]
+    assert model.main([*flags, "--train_path", str(made_features / "train"), "--model_path", str(tmp_path / "a")]) == 0
+    stored = json.loads((tmp_path / "a" / "config.json").read_text())
+    del stored["flags"]["level"], stored["flags"]["floor_db"]
+    (tmp_path / "a" / "config.json").write_text(json.dumps(stored))
+    assert embedding.load_encoder(tmp_path / "a")[1].level is None
+    assert model.main([*flags, "--train_path", str(made_features / "train"), "--model_path", str(tmp_path / "b"),
+                       "--init_from", str(tmp_path / "a")]) == 0
+    begun = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert (begun["flags"]["level"], begun["flags"]["floor_db"]) == (-26.0, 3.0)
+    encoder, _ = load_encoder(tmp_path / "b")
+    mean, _ = utils.channel_statistics(features.load_features(made_features / "train")[0], np.random.default_rng(0))
+    np.testing.assert_allclose(encoder.mean.numpy(), mean, rtol=1e-5)
+
+
+def test_a_run_against_all_speakers_learns_and_goes_on(run, tmp_path):
+    """The centres are of training alone: they are in the checkpoint, and not in what listens."""
+    flags = ["--train", "--train_path", str(run / "train"), "--model_path", str(tmp_path / "model")]
+    more = ["--speaker_number", "3", "--utterance_number", "3", "--hidden", "16", "--proj", "8", "--num_layer", "2",
+            "--valid_ratio", "0.5", "--valid_every", "20", "--optim", "adam", "--lr", "0.005", "--classes", "0.5"]
+    assert model.main([*flags, *more, "--iteration", "20"]) == 0
+    assert model.main([*flags, "--restore", "--iteration", "60"]) == 0
+    losses = [float(row["loss"]) for row in utils.History(tmp_path / "model" / "history.csv", 60).rows]
+    assert losses[-1] < 0.9 * losses[0]
+    assert embedding.load_encoder(tmp_path / "model")[1].classes == 0.5

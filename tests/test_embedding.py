@@ -340,3 +340,59 @@ def test_a_file_that_is_no_encoder_is_refused(trained, tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("checkpoint.json", '{"model_num": 7}')
     assert embedding.read_origin(tmp_path / "other.zip") == {}                  # it does not tell its weights
+
+
+# ---- a calibration that knows conditions ------------------------------------------------------------------------
+
+TERMS = len(measures.TERMS)
+
+
+def known_trials(n=4000):
+    """Trials by draw, of two corpora, whose scores fall with the noise."""
+    rng = np.random.default_rng(0)
+    labels, snr = rng.random(n) < 0.5, rng.uniform(0, 40, n)
+    scores = 0.3 * labels + 0.01 * snr * labels + 0.15 * rng.standard_normal(n)
+    return measures.KnownTrials(scores, labels, {"snr": snr}, (rng.random(n) < 0.3).astype(int))
+
+
+def test_points_of_known_trials_are_ratios_with_the_scores_of_a_usual_trial(tmp_path):
+    trials = known_trials()
+    embedding.store_thresholds(tmp_path, 7, evaluation_of([0.9, 0.2], [0.1, 0.3]), "two people", trials=trials)
+    stored = embedding.load_thresholds(tmp_path, 7)
+    calibration, weights = embedding.calibration_of(stored), measures.corpus_weights(trials)
+    ratios = calibration.ratio(trials.scores, trials.known)
+    for name, point in stored["points"].items():
+        assert calibration.ratio(point["threshold"], {}) == pytest.approx(point["llr"])
+        accepted = ratios >= point["llr"]
+        others = ~trials.labels
+        far = np.sum((accepted * weights)[others]) / np.sum(weights[others])        # both corpora count alike
+        assert point["far"] == pytest.approx(far)
+        assert name == "eer" or far <= float(name)
+    assert calibration.ratio(0.3, {"snr": 5}) != pytest.approx(calibration.ratio(0.3, {"snr": 35}))
+
+
+@pytest.mark.parametrize("change", [
+    {"calibration": {"scale": [1.0, 2.0], "offset": [1.0] * (1 + TERMS)}},
+    {"calibration": {"scale": [1.0] * (1 + TERMS), "offset": [1.0] * (2 + TERMS)}},
+    {"calibration": {"scale": [1.0] * (1 + TERMS), "offset": ["1"] * (1 + TERMS)}},
+    {"calibration": {"scale": [1e12] * (1 + TERMS), "offset": [1.0] * (1 + TERMS)}},
+    {"calibration": {"scale": [0.0] * (1 + TERMS), "offset": [1.0] * (1 + TERMS)}},
+    {"calibration": {"scale": [], "offset": []}}, {"calibration": {"scale": [[1.0]], "offset": [1.0]}},
+    {"points": {"eer": {"threshold": 0.5, "llr": "1", "far": 0.1, "frr": 0.1}}},
+    {"points": {"eer": {"threshold": 0.5, "llr": None, "far": 0.1, "frr": 0.1}}}])
+def test_a_damaged_calibration_is_one_line(tmp_path, change):
+    embedding.store_thresholds(tmp_path, 7, evaluation_of([0.9, 0.2], [0.1, 0.3]), "two", trials=known_trials(200))
+    stored = json.loads((tmp_path / "thresholds.json").read_text())
+    embedding.load_thresholds(tmp_path, 7)
+    (tmp_path / "thresholds.json").write_text(json.dumps(stored | change))
+    with pytest.raises(InputError, match=r"thresholds\.json is of another program, or damaged"):
+        embedding.load_thresholds(tmp_path, 7)
+
+
+def test_a_ratio_without_its_calibration_is_refused(tmp_path):
+    embedding.store_thresholds(tmp_path, 7, evaluation_of([0.9, 0.2], [0.1, 0.3]), "two", trials=known_trials(200))
+    stored = json.loads((tmp_path / "thresholds.json").read_text())
+    del stored["calibration"]
+    (tmp_path / "thresholds.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="need a calibration"):
+        embedding.load_thresholds(tmp_path, 7)
