@@ -359,15 +359,27 @@ def store_thresholds(model_path, model_num, evaluation, source, *, best=None, tr
     points, calibration = evaluation.points, measures.calibrate(scores, labels)
     if trials:
         calibration = measures.calibrate_known(trials)
-        points = measures.operating_points(calibration.ratio(trials.scores, trials.known), trials.labels,
-                                           weights=measures.corpus_weights(trials))
-        points = {name: {**point, "llr": point["threshold"],
-                         "threshold": float(calibration.score(point["threshold"], {}))}
-                  for name, point in points.items()}
+        points = known_points(calibration, trials)
     write_json(pathlib.Path(model_path, "thresholds.json"), {
         "model_num": model_num, "source": source, "points": points, "best": best,
         "calibration": {name: part[0] if len(part) == 1 else part for name, part in asdict(calibration).items()},
         "curve": {"far": far.tolist(), "frr": frr.tolist()}})
+
+
+def known_points(calibration, trials):
+    """Return the operating points of measures.KnownTrials, {name: point}.
+
+    Thresholds are log-likelihood ratios ("llr"; "threshold" is the score that a usual trial needs) that keep the FAR
+    over all trials, "far_all"; "far" and "frr" are the rates of those as recorded.
+    """
+    ratios = calibration.ratio(trials.scores, trials.known)
+    points = measures.operating_points(ratios, trials.labels, weights=measures.corpus_weights(trials))
+    for point in points.values():
+        point |= {"far_all": point["far"], "frr_all": point["frr"], "llr": point["threshold"],
+                  "threshold": float(calibration.score(point["threshold"], {}))}
+        recorded = trials.as_recorded
+        point["far"], point["frr"] = measures.decision_rates(ratios[recorded] >= point["llr"], trials.labels[recorded])
+    return points
 
 
 def calibration_of(stored):
@@ -426,6 +438,7 @@ def parse_thresholds(stored):
     rates = [point[name] for point in [points["eer"], *points.values()] for name in ("far", "frr")]
     rates += [*curve["far"], *curve["frr"]]
     calibration = parse_calibration(stored["calibration"]) if "calibration" in stored else []
+    rates += [point[name] for point in points.values() for name in ("far_all", "frr_all") if name in point]
     others = [point[name] for point in points.values() for name in ("threshold", "llr") if name in point]
     others.append(best.get("valid_loss", 0))
     if any(type(number) not in (int, float) for number in rates + calibration + others):

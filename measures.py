@@ -248,13 +248,15 @@ class KnownTrials:
     labels: np.ndarray                      # (n,) True for a target trial
     known: dict                             # {name: (n,)} as in KNOWN, NaN where it is not known
     corpora: np.ndarray                     # (n,) numbers of the corpora they are of
+    as_recorded: np.ndarray                 # (n,) True for those of whole probes without a condition, fully enrolled
 
     @classmethod
     def joined(cls, parts):
         """Return the trials of several KnownTrials."""
         return cls(np.concatenate([part.scores for part in parts]), np.concatenate([part.labels for part in parts]),
                    {name: np.concatenate([part.known[name] for part in parts]) for name in parts[0].known},
-                   np.concatenate([part.corpora for part in parts]))
+                   np.concatenate([part.corpora for part in parts]),
+                   np.concatenate([part.as_recorded for part in parts]))
 
 
 TERMS = {                                   # of what is known of a trial, each 0 for a usual one and about 1 apart

@@ -320,7 +320,8 @@ def calibration_trials(evaluation, embed_rows, speakers, config):
             kept = under.compared & np.isfinite(under.scores)
             parts.append(KnownTrials(under.scores[kept], under.labels[kept],
                                      {name: values[kept] for name, values in under.known.items()},
-                                     np.broadcast_to(corpora, kept.shape)[kept]))
+                                     np.broadcast_to(corpora, kept.shape)[kept], np.full(kept.sum(), (
+                                         probes is whole[0] and m == evaluation.enrolment_utterances))))
     return KnownTrials.joined(parts)
 
 

@@ -122,10 +122,14 @@ class Threshold:
     frr: float | None
     source: str
     llr: float | None = None
+    far_all: float | None = None        # likewise, under all conditions
+    frr_all: float | None = None
 
     def __str__(self):
         """Return it as a verdict prints it."""
         rates = f": FAR {self.far:.2%}, FRR {self.frr:.2%}" if self.far is not None else ", error rates not measured"
+        if self.far_all is not None:
+            rates += f" as recorded, {self.far_all:.2%} and {self.frr_all:.2%} under all conditions"
         ratio = "" if self.llr is None else f", ratio {self.llr:.2f}"
         return f"{self.value:.4f}{ratio} ({self.source}{rates})"
 
@@ -215,7 +219,8 @@ class Verifier:
         if config.threshold is not None:
             return Threshold(config.threshold, *self.rates(config.threshold), "given by --threshold")
         point, label = embedding.choose_point(measured, config)
-        return Threshold(point["threshold"], point["far"], point["frr"], label, point.get("llr"))
+        return Threshold(point["threshold"], point["far"], point["frr"], label,
+                         *(point.get(name) for name in ("llr", "far_all", "frr_all")))
 
     def rates(self, value):
         """Return FAR and FRR measured at a threshold, read off the stored curve; None, None where there is none."""

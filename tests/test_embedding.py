@@ -352,7 +352,7 @@ def known_trials(n=4000):
     rng = np.random.default_rng(0)
     labels, snr = rng.random(n) < 0.5, rng.uniform(0, 40, n)
     scores = 0.3 * labels + 0.01 * snr * labels + 0.15 * rng.standard_normal(n)
-    return measures.KnownTrials(scores, labels, {"snr": snr}, (rng.random(n) < 0.3).astype(int))
+    return measures.KnownTrials(scores, labels, {"snr": snr}, (rng.random(n) < 0.3).astype(int), snr > 35)
 
 
 def test_points_of_known_trials_are_ratios_with_the_scores_of_a_usual_trial(tmp_path):
@@ -366,7 +366,9 @@ def test_points_of_known_trials_are_ratios_with_the_scores_of_a_usual_trial(tmp_
         accepted = ratios >= point["llr"]
         others = ~trials.labels
         far = np.sum((accepted * weights)[others]) / np.sum(weights[others])        # both corpora count alike
-        assert point["far"] == pytest.approx(far)
+        assert point["far_all"] == pytest.approx(far)
+        assert point["far"] == np.mean(accepted[others & trials.as_recorded])
+        assert point["frr"] == np.mean(~accepted[trials.labels & trials.as_recorded])
         assert name == "eer" or far <= float(name)
     assert calibration.ratio(0.3, {"snr": 5}) != pytest.approx(calibration.ratio(0.3, {"snr": 35}))
 

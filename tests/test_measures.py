@@ -395,7 +395,8 @@ def draw_known(n=60000, seed=0):
     labels, short = rng.random(n) < 0.5, rng.random(n) < 0.5
     mean = np.where(short, 0.4 * labels, 0.1 + 0.5 * labels)
     scores = mean + np.where(short, 0.2, 0.1) * rng.standard_normal(n)
-    return measures.KnownTrials(scores, labels, {"probe_seconds": np.where(short, 1.0, 4.0)}, np.zeros(n, int)), short
+    return measures.KnownTrials(scores, labels, {"probe_seconds": np.where(short, 1.0, 4.0)}, np.zeros(n, int),
+                                ~short), short
 
 
 def test_a_calibration_follows_what_is_known():
@@ -440,7 +441,7 @@ def test_the_scale_stays_positive():
 def test_corpora_weigh_the_same():
     """Three targets of one corpus and one of another, two other trials of either."""
     labels = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
-    trials = measures.KnownTrials(np.zeros(8), labels, {}, np.array([0, 0, 0, 1, 0, 0, 1, 1]))
+    trials = measures.KnownTrials(np.zeros(8), labels, {}, np.array([0, 0, 0, 1, 0, 0, 1, 1]), labels)
     assert measures.corpus_weights(trials).tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1, 0.5, 0.5, 0.5, 0.5])
 
 
