@@ -123,13 +123,14 @@ def test_the_constants_are_those_of_the_paper():
 def test_each_batch_of_a_run_is_another(made_features, tmp_path):
     config = configuration.get_config(train_flags(made_features, tmp_path, "--crop_min", 150, "--crop_max", 150))
     trainer = model.Trainer(config, Encoder(4, 2, 1), features.load_features(config.train_path)[0], [])
-    np.testing.assert_array_equal(trainer.draw(3), trainer.draw(3))
-    assert not np.array_equal(trainer.draw(3), trainer.draw(4))
+    for ours, theirs in zip(trainer.draw(3), trainer.draw(3), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(trainer.draw(3)[0], trainer.draw(4)[0])
 
 
 def test_each_checkpoint_measures_its_validation_loss_once(made_features, tmp_path, monkeypatch):
-    measured, loss = [], protocol.Evaluation.loss
-    monkeypatch.setattr(protocol.Evaluation, "loss", lambda self, w: measured.append(1) or loss(self, w))
+    measured, loss = [], protocol.Evaluation.least_loss
+    monkeypatch.setattr(protocol.Evaluation, "least_loss", lambda self: measured.append(1) or loss(self))
     assert model.main(train_flags(made_features, tmp_path, "--iteration", 8)) == 0
     assert len(measured) == 2                                       # at 4 and at 8
 
@@ -261,7 +262,7 @@ def test_each_variation_changes_the_batches_of_a_run(made_features, tmp_path, fl
         speakers, _ = features.load_features(config.train_path)
         few = [replace(speaker, utterances=speaker.utterances[:1]) for speaker in speakers[:4]]
         trainer = model.Trainer(config, Encoder(4, 2, 1), few + speakers[4:], [])
-        return np.concatenate([trainer.draw(k) for k in range(6)])
+        return np.concatenate([trainer.draw(k)[0] for k in range(6)])
 
     assert batch().shape == batch(flag, 0).shape
     np.testing.assert_array_equal(batch(), batch(flag, 0))
