@@ -162,9 +162,9 @@ def read_record(path):
     return read_json(pathlib.Path(path).with_suffix(".json"), parse_record)
 
 
-def utterances_of(path):
-    """Return the Utterances that the .json beside the feature file `path` describes."""
-    return tuple(map(parse_utterance, (read_record(path) or {"utterances": []})["utterances"]))
+def utterances_of(record):
+    """Return the Utterances that a record, as read_record returns it, describes."""
+    return tuple(map(parse_utterance, (record or {"utterances": []})["utterances"]))
 
 
 def read_speaker(path, described):
@@ -172,11 +172,12 @@ def read_speaker(path, described):
     rows = len(open_features(path))
     if not described:
         return Speaker(path.stem, path, tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(rows)))
-    record, utterances = read_record(path) or {}, utterances_of(path)
+    record = read_record(path)
+    utterances = utterances_of(record)
     if sum(part.count for utterance in utterances for part in (utterance, *utterance.copies)) != rows:
         raise InputError(f"{path} and the .json beside it do not belong together: run data_preprocess.py again",
                          f"{path} and the .json beside it do not belong together: enrol this speaker again")
-    return Speaker(path.stem, path, utterances, os.path.dirname(record.get("source", "")))
+    return Speaker(path.stem, path, utterances, os.path.dirname((record or {}).get("source", "")))
 
 
 def write_features(folder, record, parts, private=False):

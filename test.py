@@ -185,9 +185,11 @@ def trial_knowledge(enrolled_entries, probe_entries, enrolled, probes):
 def listed_speakers(config, paths):
     """Return {path: features.Speaker} of recordings with their copies under all conditions, each as a speaker."""
     folder, names = data_preprocess.cached_recordings(config, paths)
-    return {path: features.read_speaker(folder / f"{name}.npy", described=True) if (folder / f"{name}.npy").exists()
-            else features.Speaker(name, folder / f"{name}.npy", features.utterances_of(folder / f"{name}.npy"))
-            for path, name in names.items()}
+    found = {}
+    for path, name in names.items():
+        feature_file = folder / f"{name}.npy"           # none where it holds no speech
+        found[path] = features.Speaker(name, feature_file, features.utterances_of(features.read_record(feature_file)))
+    return found
 
 
 def embed_listed(encoder, speakers):
