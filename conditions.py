@@ -281,7 +281,7 @@ class Surroundings:
 def draw(surroundings, wave, sr, rng):
     """Return samples (S,) under random conditions, and these in words: a room, a noise and a channel, or some of them.
 
-    Noise has 0 to 25 dB SNR, rooms an RT60 of 0.2 to 1 s; a third of the copies comes through a telephone or a codec.
+    Noise has 0 to 25 dB SNR, rooms an RT60 of 0.2 to 1 s; half of the copies come through a telephone or a codec.
     """
     chosen = []
     while not chosen:
@@ -289,7 +289,7 @@ def draw(surroundings, wave, sr, rng):
             chosen.append(draw_room(rng))
         if rng.random() < 0.6:
             chosen.append(draw_noise(surroundings, rng))
-        if rng.random() < 0.35:
+        if rng.random() < 0.4:
             chosen.append(draw_channel(rng))
     for _, condition in chosen:
         wave = condition(wave, sr, rng)
@@ -317,7 +317,7 @@ def draw_noise(surroundings, rng):
 
 def draw_channel(rng):
     """Return the name of a random telephone, codec, clipping or level, and its condition."""
-    kind = rng.choice(["telephone", "opus", "mp3", "clipping", "level"], p=[0.55, 0.1, 0.1, 0.15, 0.1])
+    kind = rng.choice(["telephone", "opus", "mp3", "clipping", "level"], p=[0.7, 0.1, 0.05, 0.1, 0.05])
     if kind == "telephone":
         coding, band = str(rng.choice(["ULAW", "ALAW", "GSM610"])), rng.integers((150, 3000), (401, 3701)).tolist()
         return f"telephone {coding} {band[0]}-{band[1]} Hz", functools.partial(telephone, coding=coding, band=band)

@@ -36,7 +36,6 @@ from configuration import flags_stored
 
 CLIP_NORM = 3.0              # global norm of the gradients
 CALIBRATION_SPEAKERS = 10    # for validation, at least, of a calibration that knows conditions
-CENTRE_SEGMENTS = 10         # of a speaker, whose mean its centre begins as
 LOG_EVERY = 100              # iterations per row of history.csv
 
 
@@ -186,23 +185,16 @@ def build_optimizer(config):
     return {"sgd": keras.SGD, "rmsprop": keras.RMSprop}[config.optim](rate)
 
 
-def build_step(encoder, optimizer, n, m, loss, *, classes=None):
-    """Return a compiled training step, which updates the weights.
-
-    It takes frames (N * M, T, 40) and, if there are Classes, the places (N,) of their speakers, and returns the loss.
-    """
-    variables, scales = list(encoder.trainable_variables), encoder.gradient_scales()
-    if classes:
-        variables, scales = [*variables, classes.centres], [*scales, 1.0]
+def build_step(encoder, optimizer, n, m, loss):
+    """Return a compiled training step: frames (N * M, T, 40) → loss, which updates the weights."""
+    variables, scales = encoder.trainable_variables, encoder.gradient_scales()
     optimizer.build(variables)
 
-    @tf.function(input_signature=[tf.TensorSpec((n * m, None, audio.N_MELS)), tf.TensorSpec((n,), tf.int32)])
-    def step(frames, drawn):
+    @tf.function(input_signature=[tf.TensorSpec((n * m, None, audio.N_MELS))])
+    def step(frames):
         with tf.GradientTape() as tape:
             embedded = tf.reshape(encoder(frames), (n, m, -1))
             value = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), loss)
-            if classes:
-                value += classes.loss(embedded, drawn)
         gradients, _ = tf.clip_by_global_norm(tape.gradient(value, variables), CLIP_NORM)
         optimizer.apply([scale * gradient for scale, gradient in zip(scales, gradients, strict=True)], variables)
         return value
@@ -226,25 +218,6 @@ def graceful_interrupt():
         signal.signal(signal.SIGINT, before)
 
 
-class Classes:
-    """The centres (S, D) of the training speakers, and the loss against them; only training has them.
-
-    They begin as the mean d-vectors of a few segments of each.
-    """
-
-    def __init__(self, speakers, encoder, config):
-        corpora = [speaker.corpus if config.one_corpus else "" for speaker in speakers]
-        self.weight, self.corpora = config.classes, tf.constant(np.unique(corpora, return_inverse=True)[1])
-        centres = [measures.unit_mean(embedding.embed_rows(encoder, speaker.load()[:CENTRE_SEGMENTS]))
-                   for speaker in speakers]
-        self.centres = tf.Variable(np.array(centres, np.float32), name="centres")
-
-    def loss(self, embedded, drawn):
-        """Return the weighted loss of a batch's unit vectors (N, M, D), given the places (N,) of its speakers."""
-        rivals = tf.gather(self.corpora, drawn)[:, tf.newaxis] == self.corpora
-        return self.weight * utils.class_loss(embedded, self.centres, drawn, rivals)
-
-
 @dataclass(frozen=True)
 class Validation:
     """What the validation speakers gave: the loss is the mean of that of their utterances and that of the copies."""
@@ -261,13 +234,9 @@ class Trainer:
         self.config, self.encoder, self.training, self.validation = config, encoder, training, validation
         self.folder = pathlib.Path(config.model_path)
         self.optimizer = build_optimizer(config)
-        classes = Classes(training, encoder, config) if config.classes else None
-        self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss,
-                               classes=classes)
+        self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)          # since the last row of the history
-        parts = {"centres": classes.centres} if classes else {}
-        self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum,
-                                              **parts)
+        self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum)
         if config.restore:
             from encoder import restore_checkpoint
 
@@ -286,21 +255,20 @@ class Trainer:
         config, first = self.config, self.iteration
         shape = (config.speaker_number * config.utterance_number, None, audio.N_MELS)
         return tf.data.Dataset.from_generator(lambda: map(self.draw, range(first, config.iteration)),
-                                              output_signature=(tf.TensorSpec(shape), tf.TensorSpec(
-                                                  (config.speaker_number,), tf.int32))).prefetch(4)
+                                              output_signature=tf.TensorSpec(shape)).prefetch(4)
 
     def draw(self, k):
-        """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k]), and its speakers' places (N,)."""
+        """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k])."""
         config, rng = self.config, np.random.default_rng([self.config.seed, k])
-        batch, drawn = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
-                                          crop=(config.crop_min, config.crop_max), weigh=config.weigh,
-                                          one_corpus=config.one_corpus, copy_share=config.copy_share,
-                                          speed=config.speed, centres=audio.mel_centres(config.sr))
+        batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
+                                   crop=(config.crop_min, config.crop_max), weigh=config.weigh,
+                                   one_corpus=config.one_corpus, copy_share=config.copy_share, speed=config.speed,
+                                   centres=audio.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)
         if config.mask_channels:
             utils.mask_bands(batch, config.mask_channels, self.encoder.mean.numpy(), rng)
-        return batch, drawn
+        return batch
 
     def run(self):
         """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""
@@ -308,7 +276,7 @@ class Trainer:
         with (graceful_interrupt() as interrupted,
               common.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
             for batch in self.batches():
-                loss = float(self.step(*batch))
+                loss = float(self.step(batch))
                 if not math.isfinite(loss):
                     raise InputError(f"the loss is {loss} at iteration {self.iteration}: lower --lr, which is "
                                      f"{config.lr}, in a new run")

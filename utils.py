@@ -15,8 +15,6 @@ import features
 from audio import N_MELS
 from common import InputError, tf, write_whole
 
-CLASS_SCALE, CLASS_MARGIN = 30.0, 0.2        # of class_loss, as in CosFace
-
 # ---- batches ----------------------------------------------------------------------------------------------------
 
 def channel_statistics(speakers, rng):
@@ -57,9 +55,7 @@ def random_batch(speakers, n, m, *, crop, rng, weigh=False, one_corpus=False, co
 
     Returns
     -------
-    frames : np.ndarray, float32, shape (N * M, T, F), grouped by speaker
-    drawn : np.ndarray of int32, shape (N,)
-        The places of the speakers in `speakers`.
+    np.ndarray, float32, shape (N * M, T, F), grouped by speaker
     """
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
@@ -71,7 +67,7 @@ def random_batch(speakers, n, m, *, crop, rng, weigh=False, one_corpus=False, co
             start = int(rng.integers(features.shape[2] - frames + 1))
             part = features[row, :, start:start + frames].T
             batch[i, j] = part if factor == 1 else play_at_speed(part, factor, length, centres)
-    return batch.reshape(n * m, length, N_MELS), drawn.astype(np.int32)
+    return batch.reshape(n * m, length, N_MELS)
 
 
 def draw_speakers(speakers, n, m, *, rng, weigh=False, one_corpus=False):
@@ -79,8 +75,8 @@ def draw_speakers(speakers, n, m, *, rng, weigh=False, one_corpus=False):
 
     With `weigh`, one is drawn as often as it has utterances, up to m: one with a single recording, whose crops share
     room, microphone and mood, 1 / m as often as one with m. With `one_corpus`, all are of one corpus, so that no
-    channel or language tells them apart; a corpus is drawn as often as its speakers would be, and those with fewer
-    than n speakers count as one.
+    channel or language tells them apart; a corpus is drawn as often as it has utterances, and those with fewer than n
+    speakers count as one.
     """
     weights = np.ones(len(speakers))
     if weigh:
@@ -89,7 +85,8 @@ def draw_speakers(speakers, n, m, *, rng, weigh=False, one_corpus=False):
         sizes = collections.Counter(speaker.corpus for speaker in speakers)
         corpora = np.array([speaker.corpus if sizes[speaker.corpus] >= n else "" for speaker in speakers])
         names = [name for name in np.unique(corpora) if np.sum(corpora == name) >= n]
-        totals = np.array([weights[corpora == name].sum() for name in names])
+        utterances = np.array([len(speaker.voiced) for speaker in speakers], float)
+        totals = np.array([utterances[corpora == name].sum() for name in names])
         weights = weights * (corpora == names[int(rng.choice(len(names), p=totals / totals.sum()))])
     shares = weights / weights.sum() if weigh or one_corpus else None
     return rng.choice(len(speakers), n, replace=False, p=shares)
@@ -210,33 +207,6 @@ def ge2e_loss(similarity, kind):
         closest = tf.reduce_max(tf.where(own, zero, probability), axis=-1)
         return tf.reduce_sum(1 - correct + closest)
     raise InputError(f"loss is {kind!r}: choose softmax or contrast")
-
-
-def class_loss(embedded, centres, drawn, rivals):
-    """Return the additive-margin softmax loss of a batch against all training speakers, summed over its utterances.
-
-    CosFace (Wang et al. 2018, arXiv 1801.09414, eq. 4). GE2E compares an utterance with the N speakers of its batch;
-    this one, in training only, with the learned centres of all S.
-
-    Parameters
-    ----------
-    embedded : tensor, shape (N, M, D)
-        Unit vectors.
-    centres : tensor, shape (S, D)
-    drawn : tensor of int, shape (N,)
-        The places of the batch's speakers among the S.
-    rivals : tensor of bool, shape (N, S)
-        The speakers that each of the batch's is compared with.
-
-    Returns
-    -------
-    scalar tensor
-    """
-    cosine = tf.einsum("jid,kd->jik", embedded, tf.math.l2_normalize(centres, axis=-1))                 # (N, M, S)
-    own = tf.one_hot(drawn, tf.shape(centres)[0], dtype=cosine.dtype)[:, tf.newaxis]                    # (N, 1, S)
-    logits = CLASS_SCALE * (cosine - CLASS_MARGIN * own)
-    logits = tf.where(rivals[:, tf.newaxis], logits, tf.constant(-1e9, logits.dtype))
-    return tf.reduce_sum(tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_sum(logits * own, axis=-1))
 
 
 # ---- the speakers of a run --------------------------------------------------------------------------------------

@@ -45,8 +45,7 @@ def tensorflow_step(n, m):
     config = configuration.get_config(["--train"])
     step = model.build_step(encoder.build_encoder(config), model.build_optimizer(config), n, m, "softmax")
     frames = common.tf.constant(crops(n, m))
-    drawn = common.tf.range(n)
-    return lambda: float(step(frames, drawn))
+    return lambda: float(step(frames))
 
 
 def torch_step(n, m):
