@@ -57,6 +57,9 @@ def tables(figures):
                       [(row["condition"], str(row["probes"]), *(interval_text(row[name]) for name in
                                                                 ("eer", "min_dcf", "far", "frr")))
                        for row in figures["conditions"]]))
+    if "pooled" in figures:
+        found.append(("All conditions together", ("", "value"), [
+            (NAMES[name], figure_text(value)) for name, value in figures["pooled"].items()]))
     if "worst_speakers" in figures:
         found += [("Worst speakers", ("", "own rejected", "others accepted", "most like"), [
                       (row["speaker"], figure_text(row["rejected"]), figure_text(row["accepted"]), row["confused_with"])

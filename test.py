@@ -306,6 +306,18 @@ def condition_figures(name, scored, config, stored):
     return row
 
 
+def pooled_costs(conditions, calibration):
+    """Return Cllr and min Cllr of the trials of all conditions, (name, Scored) each; those without speech are left out.
+
+    Their ratio tells what a calibration loses that must serve every condition.
+    """
+    ratios = [calibration.ratio(scored.scores, scored.known) for _, scored in conditions]
+    ratios, labels = np.concatenate(ratios), np.concatenate([scored.labels for _, scored in conditions])
+    heard = np.isfinite(ratios)
+    return {"cllr": measures.cllr(ratios[heard], labels[heard]),
+            "min_cllr": measures.min_cllr(measures.Trials(ratios[heard], labels[heard]))}
+
+
 def worst_speakers(scored, names, threshold):
     """Return up to ten speakers that err most at a threshold, the worst first.
 
@@ -367,6 +379,8 @@ def gather_figures(findings, config):
     rows = common.progress(findings.conditions, desc="conditions", unit="condition", disable=not config.conditions)
     if findings.conditions:
         figures["conditions"] = [condition_figures(*row, config, findings.stored) for row in rows]
+    if config.conditions and calibration:
+        figures["pooled"] = pooled_costs(findings.conditions, calibration)
     return figures | {
         "notes": findings.notes, "model": str(config.model_path), "model_num": config.model_num,
         "model_sha256": findings.encoder.sha256,

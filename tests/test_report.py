@@ -299,6 +299,29 @@ def test_a_row_is_what_its_probes_give(stressed, trained, corpus):
         assert rows[name]["frr"]["value"] == pytest.approx(np.mean(scores[labels] < threshold))
 
 
+def test_the_costs_of_all_conditions_together_equal_a_plain_sum(stressed):
+    """Brummer and du Preez 2006, eq. 8, over the trials of two conditions; one trial without speech does not count."""
+    rng, calibration = np.random.default_rng(3), measures.Calibration((8.0,), (-4.0,))
+    labels = np.arange(40) < 12
+    scores = rng.normal(np.where(labels, 0.7, 0.3), 0.2)
+    scores[3] = -np.inf
+    places = np.zeros(20, int)
+    rows = [(name, measures.Scored(["a"] * 20, ["b"] * 20, scores[part], labels[part], places, places, {}, {}))
+            for name, part in (("as recorded", slice(20)), ("telephone", slice(20, 40)))]
+    pooled = evaluation_script.pooled_costs(rows, calibration)
+    ratios = 8 * np.delete(scores, 3) - 4
+    signs = np.where(np.delete(labels, 3), -1, 1)
+    costs = [np.mean([np.log2(1 + np.exp(sign * ratio)) for sign, ratio in zip(signs, ratios, strict=True)
+                      if sign == kind]) for kind in (-1, 1)]
+    assert pooled["cllr"] == pytest.approx(sum(costs) / 2)
+    assert 0 < pooled["min_cllr"] < pooled["cllr"]
+    folder, _, printed = stressed
+    stored = json.loads((folder / "report" / "evaluation.json").read_text())["pooled"]
+    lines = printed[printed.index("All conditions together"):].splitlines()
+    assert lines[2].split() == ["Cllr", f"{stored['cllr']:.4f}"]
+    assert lines[3].split() == ["min", "Cllr", f"{stored['min_cllr']:.4f}"]
+
+
 def test_a_second_run_finds_its_features(stressed, monkeypatch, capsys):
     folder, flags, _ = stressed
     monkeypatch.chdir(folder)
