@@ -1,4 +1,5 @@
 """What all rooms do alike: errors, progress, processes and Ctrl-C, libraries that load late, files."""
+import concurrent.futures
 import contextlib
 import importlib
 import importlib.metadata
@@ -13,6 +14,8 @@ import tempfile
 import threading
 
 import tqdm
+
+CLUSTER_SECONDS = 15         # that a cluster may take to answer
 
 
 class InputError(ValueError):
@@ -59,16 +62,40 @@ def interrupts_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def run_on_cores(function, arguments, jobs, ordered=True):
+def run_on_cores(function, arguments, jobs, *, ordered=True, scheduler=None):
     """Return an iterator over function(*each) of each of the arguments, computed by `jobs` processes; None: all cores.
 
-    Where they are not `ordered`, results come as they are ready.
+    Where they are not `ordered`, results come as they are ready. With the address of a Dask scheduler, its workers
+    compute them.
     """
     import joblib
 
-    work = joblib.Parallel(n_jobs=jobs or -1, return_as="generator" if ordered else "generator_unordered")
+    calls = (joblib.delayed(function)(*each) for each in arguments)
+    return_as = "generator" if ordered else "generator_unordered"
+    if scheduler:
+        return run_on_cluster(calls, scheduler, return_as)
     with interrupts_ignored():      # else a worker that still starts prints a traceback of its own
-        return work(joblib.delayed(function)(*each) for each in arguments)
+        return joblib.Parallel(n_jobs=jobs or -1, return_as=return_as)(calls)
+
+
+def run_on_cluster(calls, scheduler, return_as):
+    """Yield the results of joblib's delayed calls, computed by the workers of a Dask scheduler at this address."""
+    import joblib
+
+    try:
+        import distributed
+    except ImportError as error:
+        raise InputError(f"--scheduler is {scheduler}: Dask is needed for a cluster and cannot be loaded ({error}): "
+                         "pip install distributed") from error
+    try:
+        with (distributed.Client(scheduler, timeout=CLUSTER_SECONDS, set_as_default=False) as client,
+              joblib.parallel_config("dask", client=client, wait_for_workers_timeout=CLUSTER_SECONDS)):
+            yield from joblib.Parallel(return_as=return_as)(calls)
+    except (OSError, TimeoutError, ModuleNotFoundError, distributed.KilledWorker, distributed.comm.CommClosedError,
+            concurrent.futures.CancelledError) as error:
+        raise InputError(f"--scheduler is {scheduler}: the cluster does not answer, its workers are lost, or they do "
+                         f"not start in this project's folder ({type(error).__name__}: {error}); run again to go on"
+                         ) from error
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import io
+import os
 import pathlib
 import random
 import warnings
@@ -250,6 +251,10 @@ class Surroundings:
 
     voices: tuple = ()
     noises: tuple = ()
+
+    def absolute(self):
+        """Return the same with paths that hold in any working folder."""
+        return Surroundings(*(tuple(map(os.path.abspath, paths)) for paths in (self.voices, self.noises)))
 
     def beside(self, voice):
         """Return the surroundings of a speaker's folder: some other voices, which its name alone decides."""

@@ -124,6 +124,8 @@ def add_path_flags(add):
         unit="copies", low=0, high=1000, readers="data_preprocess")
     add("test_ratio", 0.1, "share of the speakers kept for the test", low=0, high=1, readers="data_preprocess",
         must="it must be a share from 0 to 1 of the speakers")
+    add("scheduler", None, "preprocess on the workers of the Dask scheduler at this address", metavar="tcp://HOST:PORT",
+        readers="data_preprocess")
     add("jobs", None, "processes that read audio; none: one per core", type=int, low=1, high=4096,
         readers="data_preprocess model test", unit="processes")
 
@@ -196,12 +198,19 @@ def add_training_flags(add):
     add("lr", 0.01, "learning rate at the start", low=1e-9, high=1e3)
     add("schedule", "step", "the learning rate halves every 10000 iterations, or falls to 0 over --iteration",
         choices=("step", "cosine"))
+    add("warmup", 0, "the learning rate rises to its value within the first iterations", unit="iterations", low=0,
+        high=sys.maxsize)
     add("beta1", 0.5, "Adam's decay of the first moment", low=0, high=0.999999)
     add("beta2", 0.9, "Adam's decay of the second moment", low=0, high=0.999999)
     add("iteration", 60000, "training steps in all", unit="iterations", low=1, high=sys.maxsize, stored="progress")
     add("valid_ratio", 0.1, "share of the training speakers kept for validation", low=0, high=1)
     add("valid_every", 1000, "iterations between validations, each with a checkpoint", unit="iterations", low=1,
         high=sys.maxsize, stored="progress")
+    add("patience", 0, "stop after this many validations without a lower loss; 0: never", unit="validations", low=0,
+        high=sys.maxsize, stored="")
+    add("max_minutes", 0.0, "stop after this many minutes; 0: never", unit="minutes", low=0, high=1e6, stored="")
+    add("strategy", "none", "train on this process alone, on all devices of this machine, or on the workers that the "
+        "environment variable TF_CONFIG names", choices=("none", "mirrored", "multi_worker"))
     add("seed", 0, "seed of weights, batches, validation speakers and intervals", low=0, high=2**32 - 1,
         readers="model test")
     add("comment", "", "any words, kept in the model's config.json", stored="progress")

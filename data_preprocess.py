@@ -202,11 +202,13 @@ def preprocess(sources, folder, config, copies=None):
     if copies.slots:
         settings |= {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path}
     write_json(folder / "manifest.json", {"settings": settings})
-    arguments = [(name, source, folder, config, replace(copies, around=copies.around.beside(str(source))))
+    around, home = copies.around.absolute(), folder.absolute()              # the workers of a cluster start elsewhere
+    arguments = [(name, source.absolute(), home, config, replace(copies, around=around.beside(str(source.absolute()))))
                  for name, source in sources.items()]
     totals, losses = collections.Counter(), []
     try:
-        records = common.run_on_cores(process_speaker, arguments, config.jobs, ordered=False)
+        records = common.run_on_cores(process_speaker, arguments, config.jobs, ordered=False,
+                                      scheduler=config.scheduler)
         for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
             totals.update(record_totals(record))
             losses += record_losses(record)

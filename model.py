@@ -10,6 +10,7 @@ Training alone loads TensorFlow; all else runs the exported encoder (embedding.p
 """
 import contextlib
 import functools
+import json
 import math
 import os
 import pathlib
@@ -44,7 +45,8 @@ LOG_EVERY = 100              # iterations per row of history.csv
 def train(config):
     """Train an encoder on the features in config.train_path, into the model folder config.model_path.
 
-    Ctrl-C saves a checkpoint, says so, and is raised again.
+    Ctrl-C saves a checkpoint, says so, and is raised again. Returns whether this process wrote the model: of several
+    workers, the chief alone does.
 
     Raises
     ------
@@ -59,24 +61,57 @@ def train(config):
 
     networks.use_cores()
     stored = adopt_base(config)
+    strategy, chief = choose_strategy(config)
     training, validation, notes = training_speakers(config, stored)
-    encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
-    if not stored or differs_in_features(config, stored):
-        mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
-        encoder.mean.assign(mean)
-        encoder.deviation.assign(deviation)
-    trainer = Trainer(config, encoder, training, validation)
-    if not config.restore:
+    with strategy.scope():
+        encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
+        if not stored or differs_in_features(config, stored):
+            mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
+            encoder.mean.assign(mean)
+            encoder.deviation.assign(deviation)
+    trainer = Trainer(config, encoder, training, validation, strategy=strategy, chief=chief)
+    if chief and not config.restore:
         for name in ("thresholds.json", "encoder.tflite"):                                  # of a run that was deleted
             pathlib.Path(config.model_path, name).unlink(missing_ok=True)
     notes += membership_notes(config, stored, training)
-    write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
+    if chief:
+        write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
     for line in training_summary(encoder, config, training, validation) + notes:
         print(line)
     try:
         trainer.run()
     except tf.errors.OpError as error:
-        raise InputError(f"training stopped, go on with --restore True: {error.message.splitlines()[0]}") from error
+        others = "a worker is gone, perhaps; " if config.strategy == "multi_worker" else ""
+        raise InputError(f"training stopped, {others}go on with --restore True: "
+                         f"{error.message.splitlines()[0]}") from error
+    return chief
+
+
+def choose_strategy(config):
+    """Return the tf.distribute.Strategy of --strategy, and whether this process is the one that writes the model.
+
+    Waits until all workers that TF_CONFIG names have started.
+    """
+    if config.strategy == "none":
+        return tf.distribute.get_strategy(), True
+    if config.strategy == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices]), True
+    try:
+        cluster = json.loads(os.environ["TF_CONFIG"])
+        worker, workers = cluster["task"]["index"], cluster["cluster"]["worker"]
+        if not isinstance(workers[worker], str) or cluster["task"]["type"] != "worker":
+            raise ValueError(f"{workers[worker]!r} is no address of a worker")
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise InputError("--strategy is multi_worker: the environment variable TF_CONFIG must name the workers and "
+                         f"this one, as README shows ({type(error).__name__}: {error})") from error
+    print(f"worker {worker + 1} of {len(workers)}: waiting for the others", flush=True)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(f"--strategy is multi_worker: the workers of TF_CONFIG do not find each other: "
+                         f"{str(error).splitlines()[0]}") from error
+    return strategy, worker == 0
 
 
 def training_speakers(config, stored):
@@ -174,30 +209,58 @@ def training_summary(encoder, config, training, validation):
 
 
 def build_optimizer(config):
-    """Return the Keras optimizer of --optim with the learning rate of --schedule."""
+    """Return the Keras optimizer of --optim with the learning rate of --schedule, after --warmup."""
     keras = tf.keras.optimizers
     if config.schedule == "cosine":
         rate = keras.schedules.CosineDecay(config.lr, config.iteration)
     else:
         rate = keras.schedules.ExponentialDecay(config.lr, 10000, 0.5, staircase=True)
+    if config.warmup:
+        rate = warmed_up(rate, config.warmup)
     if config.optim == "adam":
         return keras.Adam(rate, beta_1=config.beta1, beta_2=config.beta2)
     return {"sgd": keras.SGD, "rmsprop": keras.RMSprop}[config.optim](rate)
 
 
+def warmed_up(rate, steps):
+    """Return a learning rate schedule that rises to `rate`, another one, within the first steps."""
+    class WarmUp(tf.keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return rate(step) * tf.minimum(1.0, (tf.cast(step, tf.float32) + 1) / steps)
+
+    return WarmUp()
+
+
 def build_step(encoder, optimizer, n, m, loss):
-    """Return a compiled training step: frames (N * M, T, 40) → loss, which updates the weights."""
+    """Return a compiled training step, which updates the weights.
+
+    It takes frames (N * M, T, 40) and a number, and returns the loss and that number. In the scope of a tf.distribute
+    strategy each replica has frames of its own: their gradients are averaged, then clipped, then scaled, and loss and
+    number are means too.
+    """
     variables, scales = encoder.trainable_variables, encoder.gradient_scales()
+    strategy = tf.distribute.get_strategy()
     optimizer.build(variables)
 
-    @tf.function(input_signature=[tf.TensorSpec((n * m, None, audio.N_MELS))])
-    def step(frames):
+    def replica_step(frames, number):
         with tf.GradientTape() as tape:
             embedded = tf.reshape(encoder(frames), (n, m, -1))
             value = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), loss)
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(value, variables), CLIP_NORM)
+        return tf.distribute.get_replica_context().all_reduce(
+            "mean", [value, tf.identity(number), *tape.gradient(value, variables)])
+
+    # Several replicas of one process come as a value of another kind; workers must not trace at different times.
+    several = isinstance(strategy, tf.distribute.MirroredStrategy) and strategy.num_replicas_in_sync > 1
+    signature = None if several else [tf.TensorSpec((n * m, None, audio.N_MELS)), tf.TensorSpec(())]
+
+    @tf.function(input_signature=signature, reduce_retracing=True)
+    def step(frames, number):
+        value, number, *gradients = [strategy.experimental_local_results(mean)[0]
+                                     for mean in strategy.run(replica_step, args=(frames, number))]
+        gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM)
+        # Not within a replica: there, Keras would sum the gradients over the replicas once more.
         optimizer.apply([scale * gradient for scale, gradient in zip(scales, gradients, strict=True)], variables)
-        return value
+        return value, number
 
     return step
 
@@ -228,13 +291,18 @@ class Validation:
 
 
 class Trainer:
-    """One training run: its loop, its checkpoints, its history. The optimizer counts the iterations."""
+    """One training run: its loop, its checkpoints, its history. The optimizer counts the iterations.
 
-    def __init__(self, config, encoder, training, validation):
+    Of several workers, only the chief validates and writes.
+    """
+
+    def __init__(self, config, encoder, training, validation, *, strategy=None, chief=True):
         self.config, self.encoder, self.training, self.validation = config, encoder, training, validation
+        self.strategy, self.chief, self.sources = strategy or tf.distribute.get_strategy(), chief, {}
         self.folder = pathlib.Path(config.model_path)
-        self.optimizer = build_optimizer(config)
-        self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss)
+        with self.strategy.scope():
+            self.optimizer = build_optimizer(config)
+            self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)          # since the last row of the history
         self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum)
         if config.restore:
@@ -242,20 +310,33 @@ class Trainer:
 
             restore_checkpoint(self.checkpoint, embedding.checkpoint_path(self.folder, self.numbers()[-1]))
         self.history = utils.History(self.folder / "history.csv", self.iteration)
-        self.writer = tf.summary.create_file_writer(str(self.folder / "logs"))
+        self.writer = tf.summary.create_file_writer(str(self.folder / "logs")) if chief else None
         self.clock = (time.perf_counter(), self.iteration)
 
     @property
     def iteration(self):
         """The number of steps taken."""
-        return int(self.optimizer.iterations)
+        return int(self.optimizer.iterations.numpy())
 
-    def batches(self):
-        """Return the batches from this iteration on."""
-        config, first = self.config, self.iteration
+    def batches(self, replica):
+        """Return the batches of a replica from this iteration on: of R replicas every R-th."""
+        config, replicas = self.config, self.strategy.num_replicas_in_sync
+        numbers = range(self.iteration * replicas + replica, config.iteration * replicas, replicas)
         shape = (config.speaker_number * config.utterance_number, None, audio.N_MELS)
-        return tf.data.Dataset.from_generator(lambda: map(self.draw, range(first, config.iteration)),
+        return tf.data.Dataset.from_generator(lambda: map(self.draw, numbers),
                                               output_signature=tf.TensorSpec(shape)).prefetch(4)
+
+    def next_batch(self):
+        """Return the next batch of each replica of this process."""
+        def of_replica(context):
+            number = context.replica_id_in_sync_group
+            if number not in self.sources:
+                self.sources[number] = iter(self.batches(number))
+            return next(self.sources[number])
+
+        batches = self.strategy.experimental_distribute_values_from_function(of_replica)
+        here = self.strategy.experimental_local_results(batches)
+        return here[0] if len(here) == 1 else batches
 
     def draw(self, k):
         """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k])."""
@@ -271,29 +352,37 @@ class Trainer:
         return batch
 
     def run(self):
-        """Train to the last iteration, or to Ctrl-C, which is heeded between two iterations."""
-        config = self.config
+        """Train to the last iteration, to --patience or --max_minutes, or to Ctrl-C, heeded between two iterations.
+
+        One worker that stops stops all: each tells the others with every step.
+        """
+        config, started, stopping, stalled = self.config, time.monotonic(), 0.0, False
         with (graceful_interrupt() as interrupted,
-              common.progress(total=config.iteration, initial=self.iteration, unit="step") as bar):
-            for batch in self.batches():
-                loss = float(self.step(batch))
+              common.progress(total=config.iteration, initial=self.iteration, unit="step",
+                              disable=not self.chief) as bar):
+            while self.iteration < config.iteration and not stopping:
+                over = config.max_minutes and time.monotonic() - started > 60 * config.max_minutes
+                loss, stopping = map(float, self.step(self.next_batch(), float(interrupted() or stalled or over)))
                 if not math.isfinite(loss):
                     raise InputError(f"the loss is {loss} at iteration {self.iteration}: lower --lr, which is "
                                      f"{config.lr}, in a new run")
                 self.loss_sum.assign_add(loss)
                 bar.update()
-                if self.iteration % config.valid_every == 0 or self.iteration == config.iteration:
+                if self.iteration % config.valid_every == 0 or self.iteration == config.iteration or (
+                        stopping and not interrupted()):
                     validation = self.validate()
                     self.log(bar, validation)
                     self.save(validation)
+                    stalled = bool(config.patience) and self.history.stalled() >= config.patience
                 elif self.iteration % LOG_EVERY == 0:
                     self.log(bar)
-                if interrupted():
-                    break
         if self.iteration < config.iteration:
             self.save()
-            raise KeyboardInterrupt(f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; "
-                                    f"go on with --restore True --model_path {self.folder}")
+            line = (f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; go on with "
+                    f"--restore True --model_path {self.folder}")
+            if interrupted():
+                raise KeyboardInterrupt(line)
+            print(line)
 
     def numbers(self):
         """Return the numbers of the run's checkpoints, ascending."""
@@ -301,7 +390,7 @@ class Trainer:
 
     def validate(self):
         """Return the Validation of the validation speakers, None if there are none."""
-        if not self.validation:
+        if not self.validation or not self.chief:
             return None
         embed_speaker = functools.partial(embedding.embed_speaker, self.encoder)
         evaluation = protocol.evaluate(embed_speaker, self.validation, self.config.utterance_number,
@@ -318,6 +407,8 @@ class Trainer:
 
         That best one and the last one are kept.
         """
+        if not self.chief:
+            return
         (self.folder / "Check_Point").mkdir(parents=True, exist_ok=True)
         self.checkpoint.write(embedding.checkpoint_path(self.folder, self.iteration))
         best = (embedding.read_thresholds(self.folder) or {}).get("best")
@@ -349,6 +440,8 @@ class Trainer:
 
     def log(self, bar, validation=None):
         """Add a row to history.csv, TensorBoard and the progress bar."""
+        if not self.chief:
+            return
         config, now, last = self.config, time.perf_counter(), self.history.last
         elapsed, steps = now - self.clock[0], self.iteration - self.clock[1]
         row = {"iteration": self.iteration, "loss": float(self.loss_sum) / (self.iteration - int(last["iteration"])),
@@ -425,10 +518,10 @@ def work(config):
         verifier = verification.Verifier(config)
         return verification.print_verdicts(verifier, verification.enrolled_voices(verifier))
     if config.train:
-        train(config)
-        number = embedding.choose_checkpoint(config.model_path)
-        points = (embedding.load_thresholds(config.model_path, number) or {"points": {}})["points"]
-        print(f"done: checkpoint {number} in {config.model_path}; {measures.describe_points(points)}")
+        if train(config):
+            number = embedding.choose_checkpoint(config.model_path)
+            points = (embedding.load_thresholds(config.model_path, number) or {"points": {}})["points"]
+            print(f"done: checkpoint {number} in {config.model_path}; {measures.describe_points(points)}")
         return 0
     typed = [name for name, flag in configuration.flags().items() if flag.readers == "test" and name in config.given]
     if typed:

@@ -273,6 +273,11 @@ class History:
             raise InputError(f"{path} is damaged ({error}): delete it, it only shows the course of training") from error
         return rows
 
+    def stalled(self):
+        """Return how many validations there were since the one with the least loss."""
+        losses = [float(row["valid_loss"]) for row in self.rows if row["valid_loss"] not in ("", None)]
+        return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+
     @property
     def last(self):
         """The last row, before the first one a row of zeros."""

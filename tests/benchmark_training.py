@@ -45,7 +45,7 @@ def tensorflow_step(n, m):
     config = configuration.get_config(["--train"])
     step = model.build_step(encoder.build_encoder(config), model.build_optimizer(config), n, m, "softmax")
     frames = common.tf.constant(crops(n, m))
-    return lambda: float(step(frames))
+    return lambda: float(step(frames, 0.0)[0])
 
 
 def torch_step(n, m):

@@ -52,7 +52,7 @@ def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
     assert norm > 0.01
     before = [variable.numpy() for variable in encoder.trainable_variables]
     step = model.build_step(encoder, model.build_optimizer(config_with("--lr", 1)), 2, 3, kind)
-    assert float(step(frames, np.arange(2, dtype=np.int32))) == pytest.approx(float(loss), rel=1e-5)
+    assert float(step(frames, 0.0)[0]) == pytest.approx(float(loss), rel=1e-5)
     scales = {"w": 0.01, "b": 0.01, "projection": 0.5}
     for variable, old, gradient in zip(encoder.trainable_variables, before, gradients, strict=True):
         scale = scales.get(variable.name.split("_")[0].split(":")[0], 1.0)
@@ -61,7 +61,9 @@ def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
 
 @pytest.mark.parametrize(("argv", "rates"), [
     (["--lr", 0.01], {0: 0.01, 9999: 0.01, 10000: 0.005, 35000: 0.00125}),
-    (["--lr", 0.01, "--schedule", "cosine", "--iteration", 1000], {0: 0.01, 500: 0.005, 1000: 0.0})])
+    (["--lr", 0.01, "--schedule", "cosine", "--iteration", 1000], {0: 0.01, 500: 0.005, 1000: 0.0}),
+    (["--lr", 0.01, "--warmup", 10], {0: 0.001, 4: 0.005, 9: 0.01, 10: 0.01, 10000: 0.005}),
+    (["--lr", 0.01, "--warmup", 2, "--schedule", "cosine", "--iteration", 2], {0: 0.005, 1: 0.005, 2: 0.0})])
 def test_the_learning_rate_falls_as_stated(argv, rates):
     optimizer = model.build_optimizer(config_with(*argv))
     for iteration, rate in rates.items():
@@ -186,6 +188,24 @@ def test_ctrl_c_saves_and_says_so(made_features, tmp_path):
     assert model.main(["--train", "--restore", "--model_path", str(tmp_path), "--iteration", str(last + 2)]) == 0
     assert embedding.checkpoint_numbers(tmp_path)[-1] == last + 2
     assert load_encoder(tmp_path)[1].iteration == last + 2    # and a third call goes on towards this
+
+
+def test_patience_stops_a_run_that_gets_no_better(made_features, tmp_path, monkeypatch, capsys):
+    """The losses fall twice, then rise: three validations later it stops, one step on, and can go on."""
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2, 2.1])
+    monkeypatch.setattr(protocol.Evaluation, "least_loss", lambda self: next(losses))
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 100, "--patience", 3)) == 0
+    out = capsys.readouterr().out
+    assert "stopped at iteration 21 of 100, which is saved; go on with --restore True" in out
+    assert "done: checkpoint 8 in" in out
+    assert embedding.checkpoint_numbers(tmp_path) == [8, 21]
+
+
+def test_minutes_stop_a_run_with_a_validation(made_features, tmp_path, capsys):
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 100000, "--max_minutes", 0.02)) == 0
+    last = embedding.checkpoint_numbers(tmp_path)[-1]
+    assert f"stopped at iteration {last} of 100000" in capsys.readouterr().out
+    assert utils.History(tmp_path / "history.csv", last).last["valid_loss"]
 
 
 def test_init_from_starts_with_the_weights_of_a_model(trained, made_features, tmp_path):
