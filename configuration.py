@@ -207,8 +207,9 @@ def add_training_flags(add):
     add("valid_every", 1000, "iterations between validations, each with a checkpoint", unit="iterations", low=1,
         high=sys.maxsize, stored="progress")
     add("patience", 0, "stop after this many validations without a lower loss; 0: never", unit="validations", low=0,
-        high=sys.maxsize, stored="")
-    add("max_minutes", 0.0, "stop after this many minutes; 0: never", unit="minutes", low=0, high=1e6, stored="")
+        high=sys.maxsize, stored="progress")
+    add("max_minutes", 0.0, "stop after this many minutes; 0: never", unit="minutes", low=0, high=1e6,
+        stored="progress")
     add("strategy", "none", "train on this process alone, on all devices of this machine, or on the workers that the "
         "environment variable TF_CONFIG names", choices=("none", "mirrored", "multi_worker"))
     add("seed", 0, "seed of weights, batches, validation speakers and intervals", low=0, high=2**32 - 1,

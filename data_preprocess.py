@@ -198,18 +198,16 @@ def preprocess(sources, folder, config, copies=None):
         A line per file that gave nothing.
     """
     folder, copies = pathlib.Path(folder), copies or Copies()
-    settings = {**feature_settings(config), "test_ratio": config.test_ratio}
-    if copies.slots:
-        settings |= {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path}
+    settings = {**feature_settings(config), "test_ratio": config.test_ratio} | (
+        {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path} if copies.slots else {})
     write_json(folder / "manifest.json", {"settings": settings})
     around, home = copies.around.absolute(), folder.absolute()              # the workers of a cluster start elsewhere
     arguments = [(name, source.absolute(), home, config, replace(copies, around=around.beside(str(source.absolute()))))
                  for name, source in sources.items()]
     totals, losses = collections.Counter(), []
     try:
-        records = common.run_on_cores(process_speaker, arguments, config.jobs, ordered=False,
-                                      scheduler=config.scheduler)
-        for record in progress(records, total=len(sources), desc=str(folder), unit="speaker"):
+        made = common.run_on_cores(process_speaker, arguments, config.jobs, ordered=False, scheduler=config.scheduler)
+        for record in progress(made, total=len(sources), desc=str(folder), unit="speaker"):
             totals.update(record_totals(record))
             losses += record_losses(record)
     except KeyboardInterrupt as stop:

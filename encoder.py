@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import re
 import sys
 import zipfile
@@ -161,6 +162,33 @@ def use_cores():
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // 3))
         tf.config.threading.set_inter_op_parallelism_threads(cores)
+
+
+def choose_strategy(config):
+    """Return the tf.distribute.Strategy of --strategy, and whether this process is the one that writes the model.
+
+    Waits until all workers that TF_CONFIG names have started.
+    """
+    if config.strategy == "none":
+        return tf.distribute.get_strategy(), True
+    if config.strategy == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices]), True
+    try:
+        cluster = json.loads(os.environ["TF_CONFIG"])
+        worker, workers = cluster["task"]["index"], cluster["cluster"]["worker"]
+        if not isinstance(workers[worker], str) or cluster["task"]["type"] != "worker":
+            raise ValueError(f"{workers[worker]!r} is no address of a worker")
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise InputError("--strategy is multi_worker: the environment variable TF_CONFIG must name the workers and "
+                         f"this one, as README shows ({type(error).__name__}: {error})") from error
+    print(f"worker {worker + 1} of {len(workers)}: waiting for the others", flush=True)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(f"--strategy is multi_worker: the workers of TF_CONFIG do not find each other: "
+                         f"{str(error).splitlines()[0]}") from error
+    return strategy, worker == 0
 
 
 # ---- export -----------------------------------------------------------------------------------------------------

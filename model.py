@@ -10,7 +10,6 @@ Training alone loads TensorFlow; all else runs the exported encoder (embedding.p
 """
 import contextlib
 import functools
-import json
 import math
 import os
 import pathlib
@@ -61,14 +60,10 @@ def train(config):
 
     networks.use_cores()
     stored = adopt_base(config)
-    strategy, chief = choose_strategy(config)
+    strategy, chief = networks.choose_strategy(config)
     training, validation, notes = training_speakers(config, stored)
     with strategy.scope():
-        encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
-        if not stored or differs_in_features(config, stored):
-            mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
-            encoder.mean.assign(mean)
-            encoder.deviation.assign(deviation)
+        encoder = first_encoder(config, stored, training)
     trainer = Trainer(config, encoder, training, validation, strategy=strategy, chief=chief)
     if chief and not config.restore:
         for name in ("thresholds.json", "encoder.tflite"):                                  # of a run that was deleted
@@ -87,31 +82,16 @@ def train(config):
     return chief
 
 
-def choose_strategy(config):
-    """Return the tf.distribute.Strategy of --strategy, and whether this process is the one that writes the model.
+def first_encoder(config, stored, training):
+    """Return the Encoder that a run begins with; see `train` for `stored`."""
+    import encoder as networks
 
-    Waits until all workers that TF_CONFIG names have started.
-    """
-    if config.strategy == "none":
-        return tf.distribute.get_strategy(), True
-    if config.strategy == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices]), True
-    try:
-        cluster = json.loads(os.environ["TF_CONFIG"])
-        worker, workers = cluster["task"]["index"], cluster["cluster"]["worker"]
-        if not isinstance(workers[worker], str) or cluster["task"]["type"] != "worker":
-            raise ValueError(f"{workers[worker]!r} is no address of a worker")
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise InputError("--strategy is multi_worker: the environment variable TF_CONFIG must name the workers and "
-                         f"this one, as README shows ({type(error).__name__}: {error})") from error
-    print(f"worker {worker + 1} of {len(workers)}: waiting for the others", flush=True)
-    try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise InputError(f"--strategy is multi_worker: the workers of TF_CONFIG do not find each other: "
-                         f"{str(error).splitlines()[0]}") from error
-    return strategy, worker == 0
+    encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
+    if not stored or differs_in_features(config, stored):
+        mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
+        encoder.mean.assign(mean)
+        encoder.deviation.assign(deviation)
+    return encoder
 
 
 def training_speakers(config, stored):
@@ -364,8 +344,7 @@ class Trainer:
                 over = config.max_minutes and time.monotonic() - started > 60 * config.max_minutes
                 loss, stopping = map(float, self.step(self.next_batch(), float(interrupted() or stalled or over)))
                 if not math.isfinite(loss):
-                    raise InputError(f"the loss is {loss} at iteration {self.iteration}: lower --lr, which is "
-                                     f"{config.lr}, in a new run")
+                    raise InputError(f"the loss is {loss} at iteration {self.iteration}: {self.remedy_for_loss()}")
                 self.loss_sum.assign_add(loss)
                 bar.update()
                 if self.iteration % config.valid_every == 0 or self.iteration == config.iteration or (
@@ -384,6 +363,14 @@ class Trainer:
                 raise KeyboardInterrupt(line)
             print(line)
 
+    def remedy_for_loss(self):
+        """Say what makes the loss no number, and what to do: features that are none, or steps that are too large."""
+        for speaker in self.training:
+            if not features.is_usable(speaker.load()):
+                return (f"{speaker.path} holds numbers that are not finite; preprocess this speaker again, then go on "
+                        "with --restore True from the last checkpoint")
+        return f"lower --lr, which is {self.config.lr}, in a new run"
+
     def numbers(self):
         """Return the numbers of the run's checkpoints, ascending."""
         return embedding.checkpoint_numbers(self.folder)
@@ -393,8 +380,11 @@ class Trainer:
         if not self.validation or not self.chief:
             return None
         embed_speaker = functools.partial(embedding.embed_speaker, self.encoder)
-        evaluation = protocol.evaluate(embed_speaker, self.validation, self.config.utterance_number,
-                                       within_corpora=True)
+        try:
+            evaluation = protocol.evaluate(embed_speaker, self.validation, self.config.utterance_number,
+                                           within_corpora=True)
+        except InputError as error:             # of features that broke meanwhile
+            raise InputError(f"training stopped, go on with --restore True: {error}") from error
         copies = [evaluation.under(probes) for probes in evaluation.copies]
         loss, eer = evaluation.least_loss(), None
         if copies:

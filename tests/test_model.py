@@ -1,7 +1,9 @@
 """The encoder against a plain loop, one training step by hand, runs that stop and go on, what is refused."""
+import io
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -270,7 +272,7 @@ def test_every_flag_of_a_run_is_kept_or_may_change():
     names = {name for name, flag in configuration.flags().items() if flag.group == "training"}
     kept = configuration.flags_stored("run")
     assert {"speed", "equalize", "weigh", "mask_channels", "lr", "seed"} <= set(kept)
-    assert names == {"train", *kept, "iteration", "valid_every", "comment"}
+    assert names == {"train", *kept, "iteration", "valid_every", "patience", "max_minutes", "comment"}
 
 
 @pytest.mark.parametrize("flag", ["--speed", "--equalize", "--mask_channels", "--weigh"])
@@ -336,6 +338,60 @@ def test_a_feature_file_that_is_gone_stops_a_run_in_one_line(trained, made_featu
 
     monkeypatch.setattr(utils, "random_batch", gone)
     assert "s1.npy is gone" in fails(model.main, *train_flags(made_features, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["gone", "truncated", "not numbers"])
+def test_features_that_break_under_a_run_stop_it_and_are_named(made_features, tmp_path, kind):
+    """After the first validation, in the folder of a run that is under way; its last checkpoint stays good."""
+    data, folder = tmp_path / "train", tmp_path / "model"
+    shutil.copytree(made_features / "train", data)
+    command = [sys.executable, str(ROOT / "model.py"), *train_flags(made_features, folder, "--iteration", 100000)]
+    command[command.index("--train_path") + 1] = str(data)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert any(line.startswith("iteration 8:") for line in process.stdout)
+    for path in data.glob("*.npy"):
+        content = path.read_bytes()
+        path.unlink()                               # the run's mapping keeps the old file
+        if kind == "truncated":
+            path.write_bytes(content[:1000])
+        elif kind == "not numbers":
+            np.save(path, np.full_like(np.load(io.BytesIO(content)), np.nan))
+    _, errors = process.communicate(timeout=60)
+    line = errors.splitlines()[-1]
+    assert process.returncode == 2
+    assert "error: " in line
+    assert f"{data}/" in line
+    assert "--restore True" in line
+    assert "Traceback" not in errors
+    assert load_encoder(folder)[1].model_num >= 4
+    shutil.rmtree(data)
+    shutil.copytree(made_features / "train", data)
+    last = embedding.checkpoint_numbers(folder)[-1]
+    assert model.main(["--train", "--restore", "--model_path", str(folder), "--iteration", str(last + 1)]) == 0
+
+
+def test_a_full_disk_stops_a_run_and_leaves_its_checkpoints(trained, made_features, tmp_path):
+    """No file may grow beyond 10 kB, which a checkpoint does."""
+    folder = tmp_path / "model"
+    shutil.copytree(trained, folder)
+    command = [sys.executable, str(ROOT / "model.py"), "--train", "--restore", "--model_path", str(folder),
+               "--iteration", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr.splitlines()[-1]
+    assert embedding.checkpoint_numbers(folder) == embedding.checkpoint_numbers(trained)
+    for ours, theirs in zip(weights(folder), weights(trained), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert model.main(["--train", "--restore", "--model_path", str(folder), "--iteration", "12"]) == 0
+
+
+def test_the_same_seed_gives_the_same_course(trained, made_features, tmp_path):
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 8)) == 0
+    courses = [[(row["iteration"], row["loss"], row["valid_loss"]) for row in utils.History(
+        folder / "history.csv", 8).rows] for folder in (tmp_path, trained)]
+    assert courses[0] == courses[1]
 
 
 def test_a_model_does_not_validate_on_speakers_it_knows(write_features):

@@ -166,3 +166,61 @@ def test_workers_must_be_named(made_features, tmp_path, monkeypatch, capsys, tex
     assert model.main([*flags_of(made_features, tmp_path), "--strategy", "multi_worker"]) == 2
     assert "--strategy is multi_worker: the environment variable TF_CONFIG must name the workers" in (
         capsys.readouterr().err)
+
+
+# ---- kills ------------------------------------------------------------------------------------------------------
+
+KILLS = """
+import os, random, signal, sys, time
+import configuration, embedding, encoder, features, model       # and no operation yet: it is forked
+
+folder, data = sys.argv[1:]
+config = configuration.get_config(["--train", "--model_path", folder, "--train_path", data, "--hidden", "8", "--proj",
+                                   "4", "--num_layer", "1", "--iteration", "1000000000"])
+
+def save_again_and_again():
+    config.restore = bool(embedding.checkpoint_numbers(folder))
+    trainer = model.Trainer(config, encoder.build_encoder(config), [], [])
+    while True:
+        number = trainer.iteration + 1
+        trainer.optimizer.iterations.assign(number)
+        trainer.encoder.w.assign(number)
+        trainer.save()
+
+def check():
+    trainer = model.Trainer(config, encoder.build_encoder(config), [], [])
+    encoder.restore_checkpoint(trainer.checkpoint, embedding.checkpoint_path(folder, trainer.numbers()[-1]))
+    assert float(trainer.encoder.w) == trainer.iteration == trainer.numbers()[-1] > int(sys.argv[3])
+
+def forked(work, seconds=None):
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+last = 0
+while not embedding.checkpoint_numbers(folder):
+    forked(save_again_and_again, 3)
+for kill in range(50):
+    sys.argv[3:] = [str(last)]
+    assert forked(save_again_and_again, random.Random(kill).uniform(0.3, 1.0)) == -signal.SIGKILL
+    last = embedding.checkpoint_numbers(folder)[-1] - 1
+    assert forked(check) == 0, kill
+print("survived", last)
+"""
+
+
+def test_fifty_kills_leave_a_good_checkpoint(made_features, tmp_path):
+    """Weights, optimizer and number of the last one belong together, whenever the writing ended."""
+    done = subprocess.run([sys.executable, "-c", KILLS, str(tmp_path / "model"), str(made_features / "train")],
+                          cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[-1]) > 50
