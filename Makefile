@@ -32,6 +32,7 @@ bench: .venv/tests
 	$(BIN)/python -m pip install -q -r tests/requirements-benchmark.txt
 	$(BIN)/python tests/benchmark_preprocess.py
 	$(BIN)/python tests/benchmark_training.py
+	$(BIN)/python tests/benchmark_workers.py
 	$(BIN)/python tests/benchmark_verify.py
 	$(BIN)/python tests/benchmark_measures.py
 	$(BIN)/python tests/benchmark_gui.py pretrained

@@ -369,16 +369,19 @@ def store_thresholds(model_path, model_num, evaluation, source, *, best=None, tr
 def known_points(calibration, trials):
     """Return the operating points of measures.KnownTrials, {name: point}.
 
-    Thresholds are log-likelihood ratios ("llr"; "threshold" is the score that a usual trial needs) that keep the FAR
-    over all trials, "far_all"; "far" and "frr" are the rates of those as recorded.
+    Thresholds are log-likelihood ratios ("llr"; "threshold" is the score that a usual trial needs). Those of a FAR keep
+    it over all trials, "far_all"; that of the EER is of the trials as recorded, of which "far" and "frr" tell.
     """
-    ratios = calibration.ratio(trials.scores, trials.known)
-    points = measures.operating_points(ratios, trials.labels, weights=measures.corpus_weights(trials))
+    ratios, weights = calibration.ratio(trials.scores, trials.known), measures.corpus_weights(trials)
+    recorded = trials.as_recorded
+    points = measures.operating_points(ratios, trials.labels, weights=weights)
+    points["eer"] = measures.operating_points(ratios[recorded], trials.labels[recorded],
+                                              weights=weights[recorded])["eer"]
     for point in points.values():
-        point |= {"far_all": point["far"], "frr_all": point["frr"], "llr": point["threshold"],
-                  "threshold": float(calibration.score(point["threshold"], {}))}
-        recorded = trials.as_recorded
-        point["far"], point["frr"] = measures.decision_rates(ratios[recorded] >= point["llr"], trials.labels[recorded])
+        accepted = ratios >= point["threshold"]
+        point |= {"llr": point["threshold"], "threshold": float(calibration.score(point["threshold"], {}))}
+        point["far_all"], point["frr_all"] = measures.decision_rates(accepted, trials.labels, weights)
+        point["far"], point["frr"] = measures.decision_rates(accepted[recorded], trials.labels[recorded])
     return points
 
 

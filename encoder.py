@@ -9,7 +9,9 @@ import io
 import json
 import math
 import os
+import pathlib
 import re
+import shutil
 import sys
 import zipfile
 
@@ -99,6 +101,18 @@ def trainable_numbers(encoder):
 
 
 # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+def write_checkpoint(checkpoint, model_path, number):
+    """Write a tf.train.Checkpoint into a model folder, whole or not at all: its index, which counts, is the last."""
+    path = pathlib.Path(embedding.checkpoint_path(model_path, number))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(".part")
+    for left in path.parent.glob(".part*"):             # by a process that was killed
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    checkpoint.write(str(part))
+    for suffix in (".data-00000-of-00001", ".index"):
+        os.replace(f"{part}{suffix}", f"{path}{suffix}")
+
 
 def restore_checkpoint(checkpoint, path):
     """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""

@@ -399,8 +399,9 @@ class Trainer:
         """
         if not self.chief:
             return
-        (self.folder / "Check_Point").mkdir(parents=True, exist_ok=True)
-        self.checkpoint.write(embedding.checkpoint_path(self.folder, self.iteration))
+        from encoder import write_checkpoint
+
+        write_checkpoint(self.checkpoint, self.folder, self.iteration)
         best = (embedding.read_thresholds(self.folder) or {}).get("best")
         if validation and (best is None or validation.loss <= best.get("valid_loss", math.inf)):
             best = {"model_num": self.iteration, "valid_loss": validation.loss, "valid_eer": validation.evaluation.eer}
@@ -470,7 +471,7 @@ def export_model(config):
     encoder, trained = networks.load_encoder(source, config.model_num)
     if embedding.checkpoint_numbers(target):
         raise InputError(f"--export is {target}: there is a model already; name another folder")
-    (target / "Check_Point").mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
@@ -479,8 +480,7 @@ def export_model(config):
     if measured:
         best = measured["best"] if (measured["best"] or {}).get("model_num") == trained.model_num else None
         write_json(target / "thresholds.json", measured | {"best": best})
-    checkpoint = tf.train.Checkpoint(encoder=encoder)
-    checkpoint.write(embedding.checkpoint_path(target, trained.model_num))
+    networks.write_checkpoint(tf.train.Checkpoint(encoder=encoder), target, trained.model_num)
     networks.export(encoder, target / "encoder.tflite", target, trained.model_num)
     print(f"checkpoint {trained.model_num} of {source} is in {target}")
 

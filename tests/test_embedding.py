@@ -66,7 +66,7 @@ def test_the_pretrained_model_is_whole_and_small():
     verifier = verification.Verifier(configuration.get_config(["--model_path", str(folder)]))
     assert trainable_numbers(load_encoder(folder)[0]) == 210_434
     assert verifier.config.sr == 16000
-    assert 0 < verifier.threshold.far < 0.05
+    assert 0 < verifier.threshold.far < 0.1
     assert verifier.calibration.scale[0] > 0
     vectors = embedding.embed_rows(verifier.encoder, np.random.default_rng(0).standard_normal((3, 40, 180)))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

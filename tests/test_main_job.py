@@ -125,4 +125,4 @@ def test_the_readmes_flags_exist():
                            check=True)
     flags = set(re.findall(r"(--[a-z_]+|--[NM]\b)", readme))
     assert len(flags) > 15
-    assert flags - {"--logdir"} <= set(re.findall(r"(--[a-z_]+|--[NM]\b)", known.stdout))
+    assert flags - {"--logdir", "--nthreads", "--nworkers"} <= set(re.findall(r"(--[a-z_]+|--[NM]\b)", known.stdout))
