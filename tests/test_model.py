@@ -355,7 +355,7 @@ def test_features_that_break_under_a_run_stop_it_and_are_named(made_features, tm
         if kind == "truncated":
             path.write_bytes(content[:1000])
         elif kind == "not numbers":
-            np.save(path, np.full_like(np.load(io.BytesIO(content)), np.nan))
+            np.save(path, np.full_like(np.load(io.BytesIO(content), allow_pickle=False), np.nan))
     _, errors = process.communicate(timeout=60)
     line = errors.splitlines()[-1]
     assert process.returncode == 2

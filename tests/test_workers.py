@@ -67,7 +67,7 @@ def finish(processes):
 
 
 def weights_of(path):
-    with np.load(path) as stored:
+    with np.load(path, allow_pickle=False) as stored:
         return [stored[name] for name in stored.files]
 
 
