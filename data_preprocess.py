@@ -198,8 +198,7 @@ def preprocess(sources, folder, config, copies=None):
         A line per file that gave nothing.
     """
     folder, copies = pathlib.Path(folder), copies or Copies()
-    settings = {**feature_settings(config), "test_ratio": config.test_ratio} | (
-        {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path} if copies.slots else {})
+    settings = folder_settings(config, copies)
     write_json(folder / "manifest.json", {"settings": settings})
     around, home = copies.around.absolute(), folder.absolute()              # the workers of a cluster start elsewhere
     arguments = [(name, source.absolute(), home, config, replace(copies, around=around.beside(str(source.absolute()))))
@@ -217,6 +216,14 @@ def preprocess(sources, folder, config, copies=None):
                          "go on") from error
     write_json(folder / "manifest.json", {"settings": settings, "totals": folder_totals(folder)})
     return totals, sorted(losses)
+
+
+def folder_settings(config, copies):
+    """Return the settings that the manifest.json of a feature folder with these Copies holds."""
+    settings = {**feature_settings(config), "test_ratio": config.test_ratio}
+    if copies.slots:
+        settings |= {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path}
+    return settings
 
 
 def record_losses(record):

@@ -356,10 +356,10 @@ class Trainer:
                 elif self.iteration % LOG_EVERY == 0:
                     self.log(bar)
         if self.iteration < config.iteration:
-            self.save()
             line = (f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; go on with "
                     f"--restore True --model_path {self.folder}")
             if interrupted():
+                self.save()
                 raise KeyboardInterrupt(line)
             print(line)
 
