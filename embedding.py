@@ -423,8 +423,8 @@ def decide(stored, config, scored):
     at = "" if config.far is None else f" of FAR {config.far:.2g}"
     if "llr" in point:
         accepted = calibration_of(stored).ratio(scored.scores, scored.known) >= point["llr"]
-        return (f"log-likelihood ratio {point['llr']:.4f}{at}, measured on {stored['source']} under all conditions",
-                accepted)
+        heard = "as recorded" if config.far is None else "under all conditions"
+        return f"log-likelihood ratio {point['llr']:.4f}{at}, measured on {stored['source']} {heard}", accepted
     text = f"threshold {point['threshold']:.4f}{at}, measured on {stored['source']}"
     return text, scored.scores >= point["threshold"]
 
