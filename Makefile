@@ -33,6 +33,7 @@ bench: .venv/tests
 	$(BIN)/python tests/benchmark_preprocess.py
 	$(BIN)/python tests/benchmark_training.py
 	$(BIN)/python tests/benchmark_workers.py
+	$(BIN)/python tests/benchmark_data.py
 	$(BIN)/python tests/benchmark_verify.py
 	$(BIN)/python tests/benchmark_measures.py
 	$(BIN)/python tests/benchmark_gui.py pretrained

@@ -162,7 +162,7 @@ def read_json(path, parse=None):
     """
     try:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        json_bytes(value)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

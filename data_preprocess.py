@@ -101,7 +101,7 @@ def process_speaker(name, source, folder, config, copies):
     path = pathlib.Path(folder, f"{name}.npy")
     files, others = audio.audio_files(source) if source.is_dir() else (["."], {})
     stamps = [features.size_and_time(source / file) for file in files]
-    old = features.read_record(path)
+    old, _ = features.read_record(path)
     if old and not {"segments", "source", "settings", "ignored"} <= old.keys():
         raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
     if old and old["segments"] and not files:
@@ -238,7 +238,7 @@ def folder_totals(folder):
     totals = collections.Counter()
     for path in folder.glob("*.json"):
         if path.name != "manifest.json":
-            totals.update(record_totals(features.read_record(path)))
+            totals.update(record_totals(features.read_record(path)[0]))
     return totals
 
 

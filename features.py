@@ -10,6 +10,7 @@ import re
 import unicodedata
 import warnings
 from dataclasses import dataclass
+from types import NoneType
 
 import numpy as np
 
@@ -19,6 +20,12 @@ from common import InputError, read_json, write_json, write_whole
 
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
 LARGEST = 1e9                # of the numbers in features: the encoder computes with them in float32
+RECORD_KINDS = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list,
+                "utterances": list}
+# Of an Utterance: the kinds of value that each field may have, and the least number.
+UTTERANCE_KINDS = (("file", (str,), None), ("first", (int,), 0), ("count", (int,), 0), ("seconds", (int, float), 0),
+                   ("speech_seconds", (int, float), 0), ("dropped", (str,), None), ("condition", (str,), None),
+                   ("snr", (int, float, NoneType), -1000), ("bandwidth", (int, float, NoneType), 0))
 
 
 # ---- names ------------------------------------------------------------------------------------------------------
@@ -53,7 +60,7 @@ def size_and_time(path):
 
 # ---- one speaker ------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One source file of a speaker: rows [first, first + count) of the features; a reason where it gave none.
 
@@ -85,6 +92,7 @@ class Speaker:
     path: pathlib.Path
     utterances: tuple
     corpus: str = ""            # the folder that the speaker's folder lies in
+    frames: int = 0             # of a segment
 
     @functools.cached_property
     def voiced(self):
@@ -119,11 +127,9 @@ def is_usable(segments):
 
 
 def parse_record(record):
-    """Check what the .json beside a speaker's features holds, and return it."""
-    kinds = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list,
-             "utterances": list}
-    for name in kinds.keys() & record.keys():
-        if type(record[name]) is not kinds[name]:
+    """Check what the .json beside a speaker's features holds; return it and its Utterances."""
+    for name in RECORD_KINDS.keys() & record.keys():
+        if type(record[name]) is not RECORD_KINDS[name]:
             raise ValueError(f"{name} is {record[name]!r}")
     for name, number in [*record.get("ignored", {}).items(), ("segments", record.get("segments", 0))]:
         if type(number) is not int or not 0 <= number < 2**53:
@@ -131,53 +137,46 @@ def parse_record(record):
     for path in record.get("recordings", []):
         if not isinstance(path, str):
             raise ValueError(f"{path!r} in recordings is no path")
-    utterances = [parse_utterance(entry) for entry in record["utterances"]]
+    utterances = tuple(map(parse_utterance, record["utterances"]))
     copies = sorted((copy for utterance in utterances for copy in utterance.copies), key=lambda copy: copy.first)
     first = 0
     for utterance in [*utterances, *copies]:
         if utterance.count and utterance.first != first:
             raise ValueError(f"{utterance.file} begins in row {utterance.first}, not in row {first}")
         first += utterance.count
-    return record
+    return record, utterances
 
 
 def parse_utterance(entry):
     """Return the Utterance of an entry of a description; KeyError, TypeError or ValueError where it is none."""
-    fields = {name: entry[name] for name in ("file", "first", "count", "seconds", "speech_seconds", "dropped")}
-    fields |= {name: entry.get(name) for name in ("snr", "bandwidth")} | {"condition": entry.get("condition", "")}
-    number = (int, float)
-    for name, kinds in {"file": (str,), "first": (int,), "count": (int,), "seconds": number, "speech_seconds": number,
-                        "dropped": (str,), "snr": number, "bandwidth": number, "condition": (str,)}.items():
-        value, least = fields[name], -1000 if name == "snr" else 0
-        if value is None and name in ("snr", "bandwidth"):
-            continue
-        if type(value) not in kinds or (kinds != (str,) and not least <= value < 2**53):
+    file = entry["file"]
+    copies = tuple(parse_utterance({"file": file, **copy}) for copy in entry.get("copies", ()))
+    utterance = Utterance(file, entry["first"], entry["count"], entry["seconds"], entry["speech_seconds"],
+                          entry["dropped"], entry.get("snr"), entry.get("bandwidth"), entry.get("condition", ""),
+                          copies)
+    for name, kinds, least in UTTERANCE_KINDS:
+        value = getattr(utterance, name)
+        if type(value) not in kinds or (least is not None and value is not None and not least <= value < 2**53):
             raise ValueError(f"{name} is {value!r}")
-    copies = [{"file": entry["file"], **copy} for copy in entry.get("copies", [])]
-    return Utterance(**fields, copies=tuple(parse_utterance(copy) for copy in copies))
+    return utterance
 
 
 def read_record(path):
-    """Return what the .json beside the feature file `path` holds, None where there is none."""
-    return read_json(pathlib.Path(path).with_suffix(".json"), parse_record)
-
-
-def utterances_of(record):
-    """Return the Utterances that a record, as read_record returns it, describes."""
-    return tuple(map(parse_utterance, (record or {"utterances": []})["utterances"]))
+    """Return what the .json beside the feature file `path` holds, and its Utterances; None and () without one."""
+    return read_json(pathlib.Path(path).with_suffix(".json"), parse_record) or (None, ())
 
 
 def read_speaker(path, described):
     """Return the Speaker of a .npy file and, where `described`, of the .json beside it."""
-    rows = len(open_features(path))
+    shape = open_features(path).shape
     if not described:
-        return Speaker(path.stem, path, tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(rows)))
-    record = read_record(path)
-    utterances = utterances_of(record)
-    if sum(part.count for utterance in utterances for part in (utterance, *utterance.copies)) != rows:
+        utterances = tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(shape[0]))
+        return Speaker(path.stem, path, utterances, frames=shape[2])
+    record, utterances = read_record(path)
+    if sum(part.count for utterance in utterances for part in (utterance, *utterance.copies)) != shape[0]:
         raise InputError(f"{path} and the .json beside it do not belong together: run data_preprocess.py again",
                          f"{path} and the .json beside it do not belong together: enrol this speaker again")
-    return Speaker(path.stem, path, utterances, os.path.dirname((record or {}).get("source", "")))
+    return Speaker(path.stem, path, utterances, os.path.dirname((record or {}).get("source", "")), shape[2])
 
 
 def write_features(folder, record, parts, private=False):
@@ -244,9 +243,8 @@ def adopt_settings(config, stored, settings, folder):
 def check_features(speakers, settings, wanted, folder):
     """Refuse features made with other settings than the dict `wanted`; return notes on those that do not say how."""
     for speaker in speakers:
-        frames = speaker.load().shape[2]
-        if frames != wanted["tisv_frame"] and (settings is None or frames != settings.get("tisv_frame")):
-            raise InputError(f"{speaker.path} holds segments of {frames} frames: "
+        if speaker.frames != wanted["tisv_frame"] and speaker.frames != (settings or {}).get("tisv_frame"):
+            raise InputError(f"{speaker.path} holds segments of {speaker.frames} frames: "
                              f"--tisv_frame is {wanted['tisv_frame']}")
     if settings is None:
         return [f"{folder} does not say how its features were made: each row counts as an utterance"]

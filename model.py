@@ -280,6 +280,8 @@ class Trainer:
         self.config, self.encoder, self.training, self.validation = config, encoder, training, validation
         self.strategy, self.chief, self.sources = strategy or tf.distribute.get_strategy(), chief, {}
         self.folder = pathlib.Path(config.model_path)
+        self.pools = utils.speaker_pools(training, config.speaker_number, config.utterance_number, weigh=config.weigh,
+                                         one_corpus=config.one_corpus)
         with self.strategy.scope():
             self.optimizer = build_optimizer(config)
             self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss)
@@ -322,8 +324,8 @@ class Trainer:
         """Return batch k (N * M, T, F), drawn and varied with default_rng([seed, k])."""
         config, rng = self.config, np.random.default_rng([self.config.seed, k])
         batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
-                                   crop=(config.crop_min, config.crop_max), weigh=config.weigh,
-                                   one_corpus=config.one_corpus, copy_share=config.copy_share, speed=config.speed,
+                                   crop=(config.crop_min, config.crop_max), pools=self.pools,
+                                   copy_share=config.copy_share, speed=config.speed,
                                    centres=audio.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)

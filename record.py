@@ -281,7 +281,7 @@ def enroll(config, speaker, wave, source="microphone"):
 
 def read_enrolment(path, config):
     """Return the description of a speaker's enrolment, empty if there is none; InputError if it does not fit."""
-    record = readable_record(path) if config.replace else features.read_record(path)
+    record = readable_record(path) if config.replace else features.read_record(path)[0]
     if record is None and not path.exists():
         return {"utterances": [], "recordings": []}
     remedy, in_window = "--replace True starts it over", "forget this speaker, and enrol again"
@@ -308,7 +308,7 @@ def read_enrolment(path, config):
 def readable_record(path):
     """Return the description beside a feature file; None where it is missing or damaged."""
     try:
-        return features.read_record(path)
+        return features.read_record(path)[0]
     except InputError:
         return None
 

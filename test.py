@@ -188,7 +188,7 @@ def listed_speakers(config, paths):
     found = {}
     for path, name in names.items():
         feature_file = folder / f"{name}.npy"           # none where it holds no speech
-        found[path] = features.Speaker(name, feature_file, features.utterances_of(features.read_record(feature_file)))
+        found[path] = features.Speaker(name, feature_file, features.read_record(feature_file)[1])
     return found
 
 

@@ -15,10 +15,14 @@ import features
 from audio import N_MELS
 from common import InputError, tf, write_whole
 
+STATISTICS_SPEAKERS = 1000
+
 # ---- batches ----------------------------------------------------------------------------------------------------
 
 def channel_statistics(speakers, rng):
-    """Return mean and standard deviation (F,) of each mel channel over up to 20 segments of every speaker."""
+    """Return mean and standard deviation (F,) of each mel channel over up to 20 segments of up to 1000 speakers."""
+    if len(speakers) > STATISTICS_SPEAKERS:
+        speakers = [speakers[index] for index in np.sort(rng.permutation(len(speakers))[:STATISTICS_SPEAKERS])]
     count, total, squares = 0, np.zeros(N_MELS), np.zeros(N_MELS)
     for speaker in speakers:
         segments = speaker.load()
@@ -33,7 +37,7 @@ def channel_statistics(speakers, rng):
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
 
 
-def random_batch(speakers, n, m, *, crop, rng, weigh=False, one_corpus=False, copy_share=0.0, speed=0.0, centres=None):
+def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed=0.0, centres=None):
     """Draw a training batch: n different speakers, m crops of each, all of one random length.
 
     Parameters
@@ -44,8 +48,8 @@ def random_batch(speakers, n, m, *, crop, rng, weigh=False, one_corpus=False, co
     crop : (int, int)
         Shortest and longest crop, in frames.
     rng : np.random.Generator
-    weigh, one_corpus : bool
-        See draw_speakers.
+    pools : list, optional
+        Of speaker_pools; without them all speakers are drawn alike.
     copy_share : float
         How often a crop is taken from a copy of its utterance under another condition, where there are copies.
     speed : float
@@ -59,7 +63,7 @@ def random_batch(speakers, n, m, *, crop, rng, weigh=False, one_corpus=False, co
     """
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
-    drawn = draw_speakers(speakers, n, m, rng=rng, weigh=weigh, one_corpus=one_corpus)
+    drawn = draw_speakers(pools, n, rng) if pools else rng.choice(len(speakers), n, replace=False)
     for i, speaker in enumerate(speakers[number] for number in drawn):
         factor = 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
         features, frames = speaker.load(), math.ceil(length * factor)
@@ -70,26 +74,34 @@ def random_batch(speakers, n, m, *, crop, rng, weigh=False, one_corpus=False, co
     return batch.reshape(n * m, length, N_MELS)
 
 
-def draw_speakers(speakers, n, m, *, rng, weigh=False, one_corpus=False):
-    """Draw n different speakers, and return their places (n,).
+def speaker_pools(speakers, n, m, *, weigh=False, one_corpus=False):
+    """Return what batches are drawn from: pools of speakers, as a list of (chance of the pool, chances (S,) within).
 
-    With `weigh`, one is drawn as often as it has utterances, up to m: one with a single recording, whose crops share
-    room, microphone and mood, 1 / m as often as one with m. With `one_corpus`, all are of one corpus, so that no
-    channel or language tells them apart; a corpus is drawn as often as it has utterances, and those with fewer than n
-    speakers count as one.
+    Without `weigh` and `one_corpus`, all speakers are drawn alike, and the list is empty.
+
+    With `weigh`, a speaker is drawn as often as it has utterances, up to m: one with a single recording, whose crops
+    share room, microphone and mood, 1 / m as often as one with m. With `one_corpus`, each corpus is a pool, so that
+    no channel or language tells the speakers of a batch apart; it is drawn as often as it has utterances, and corpora
+    with fewer than n speakers count as one.
     """
-    weights = np.ones(len(speakers))
-    if weigh:
-        weights = np.minimum([len(speaker.voiced) for speaker in speakers], m).astype(float)
+    if not weigh and not one_corpus:
+        return []
+    utterances = np.array([len(speaker.voiced) for speaker in speakers], float)
+    weights = np.minimum(utterances, m) if weigh else np.ones(len(speakers))
+    corpora = np.full(len(speakers), "")
     if one_corpus:
         sizes = collections.Counter(speaker.corpus for speaker in speakers)
         corpora = np.array([speaker.corpus if sizes[speaker.corpus] >= n else "" for speaker in speakers])
-        names = [name for name in np.unique(corpora) if np.sum(corpora == name) >= n]
-        utterances = np.array([len(speaker.voiced) for speaker in speakers], float)
-        totals = np.array([utterances[corpora == name].sum() for name in names])
-        weights = weights * (corpora == names[int(rng.choice(len(names), p=totals / totals.sum()))])
-    shares = weights / weights.sum() if weigh or one_corpus else None
-    return rng.choice(len(speakers), n, replace=False, p=shares)
+    members = [corpora == name for name in np.unique(corpora) if np.sum(corpora == name) >= n]
+    total = sum(utterances[inside].sum() for inside in members)
+    return [(utterances[inside].sum() / total, weights * inside / weights[inside].sum()) for inside in members]
+
+
+def draw_speakers(pools, n, rng):
+    """Draw n different speakers of one of the pools that speaker_pools returns; return their places (n,)."""
+    pool = int(rng.choice(len(pools), p=[chance for chance, _ in pools])) if len(pools) > 1 else 0
+    chances = pools[pool][1]
+    return rng.choice(len(chances), n, replace=False, p=chances)
 
 
 def play_at_speed(frames, speed, length, centres):
@@ -239,7 +251,8 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
             unseen = [name for name in able if name not in seen]
             number = min(round(ratio * len(able)), len(unseen))
             names += rng.choice(unseen, number, replace=False).tolist() if number >= 2 else []
-    missing = set(names) - {speaker.name for speaker in speakers}
+    names = set(names)
+    missing = names - {speaker.name for speaker in speakers}
     if missing:
         raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
     return ([speaker for speaker in speakers if speaker.name not in names],

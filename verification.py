@@ -275,7 +275,7 @@ class Verifier:
                 cuts, entry = (), entry | {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
             yield path.name, cuts, entry
             return
-        record = features.read_record(path) or {}
+        record = features.read_record(path)[0] or {}
         settings = record.get("settings") or features.read_settings(path.parent)
         speaker = features.read_speaker(path, described=bool(settings))
         self.notes += features.check_features([speaker], settings, self.settings, path)

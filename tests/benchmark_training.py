@@ -28,12 +28,12 @@ def milliseconds(step, repeats):
     return statistics.median(durations[2:])
 
 
-def crops(n, m):
-    """Return a batch (N * M, 160, 40)."""
-    return np.random.default_rng(0).standard_normal((n * m, 160, 40)).astype(np.float32)
+def crops(n, m, frames=160):
+    """Return a batch (N * M, T, 40)."""
+    return np.random.default_rng(0).standard_normal((n * m, frames, 40)).astype(np.float32)
 
 
-def tensorflow_step(n, m):
+def tensorflow_step(n, m, frames=160):
     """Return the project's own training step as a function without arguments."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     import common
@@ -44,8 +44,8 @@ def tensorflow_step(n, m):
     encoder.use_cores()
     config = configuration.get_config(["--train"])
     step = model.build_step(encoder.build_encoder(config), model.build_optimizer(config), n, m, "softmax")
-    frames = common.tf.constant(crops(n, m))
-    return lambda: float(step(frames, 0.0)[0])
+    batch = common.tf.constant(crops(n, m, frames))
+    return lambda: float(step(batch, 0.0)[0])
 
 
 def torch_step(n, m):

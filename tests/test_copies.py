@@ -175,9 +175,9 @@ def test_a_batch_is_of_one_corpus():
 
     speakers = [speaker(f"a{i}", "a", 8) for i in range(6)] + [speaker(f"b{i}", "b", 1) for i in range(6)] + [
         speaker("c", "c"), speaker("d0", "d"), speaker("d1", "d")]
-    counts = {}
+    pools, counts = utils.speaker_pools(speakers, 3, 4, weigh=True, one_corpus=True), {}
     for seed in range(400):
-        places = utils.draw_speakers(speakers, 3, 4, rng=np.random.default_rng(seed), weigh=True, one_corpus=True)
+        places = utils.draw_speakers(pools, 3, np.random.default_rng(seed))
         drawn = [speakers[place] for place in places]
         assert len({one.name for one in drawn}) == 3
         kind = tuple(sorted({one.corpus for one in drawn}))

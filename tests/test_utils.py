@@ -101,9 +101,9 @@ def test_gradients_equal_finite_differences(embedded, kind):
 
 # ---- batches ----------------------------------------------------------------------------------------------------
 
-def draw(folder, n, m, seed=0, **options):
+def draw(folder, n, m, seed=0, *, weigh=False, **options):
     speakers, _ = features.load_features(folder)
-    options = {"crop": (140, 180)} | options
+    options = {"crop": (140, 180), "pools": utils.speaker_pools(speakers, n, m, weigh=weigh)} | options
     return utils.random_batch(speakers, n, m, rng=np.random.default_rng(seed), **options)
 
 
@@ -133,6 +133,22 @@ def test_a_speaker_with_one_recording_is_drawn_less_often(write_features):
     # Speakers 0 to 2 weigh 4, the others 1: drawn first 12 / 15, drawn second 12 / 14 or 8 / 11.
     assert np.mean(np.array(drawn) < 3) == pytest.approx((12 / 15 + 12 / 15 * 8 / 11 + 3 / 15 * 12 / 14) / 2, abs=0.04)
     assert len({number for number in drawn if number >= 3}) == 3
+
+
+def test_without_weights_all_speakers_are_drawn_alike(write_features):
+    folder, drawn = write_features([[1] * 4] * 3 + [[1]] * 3), []
+    for seed in range(300):
+        drawn += [int(number // 1e6) for number in draw(folder, 2, 4, seed)[::4, 0, 0]]
+    assert np.bincount(drawn, minlength=6) / 600 == pytest.approx(np.full(6, 1 / 6), abs=0.06)
+
+
+def test_statistics_of_many_speakers_are_those_of_some(write_features, monkeypatch):
+    """Of ten speakers, whose numbers differ by a million, three: the mean tells how many were read."""
+    monkeypatch.setattr(utils, "STATISTICS_SPEAKERS", 3)
+    speakers, _ = features.load_features(write_features([[1]] * 10))
+    means = {round(utils.channel_statistics(speakers, np.random.default_rng(seed))[0][0] * 3e-6) for seed in range(40)}
+    assert means <= set(range(3, 25))
+    assert len(means) > 8
 
 
 def test_crops_reach_both_ends_of_a_segment(write_features):
