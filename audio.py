@@ -8,6 +8,7 @@ The same functions serve preprocessing, verification, recorder, window and evalu
 import collections
 import functools
 import importlib
+import math
 import os
 import pathlib
 import re
@@ -74,7 +75,7 @@ def import_librosa():
     Deferred.loading = True
     try:
         import librosa
-        _ = librosa.effects.split, librosa.feature.rms, librosa.filters.mel, librosa.resample, librosa.mel_frequencies
+        _ = librosa.filters.mel, librosa.resample, librosa.mel_frequencies
     finally:
         Deferred.loading = False
         for name in absent:
@@ -177,12 +178,26 @@ def truncation_problem(recording, samples_read):
 # ---- speech -----------------------------------------------------------------------------------------------------
 
 def frame_levels(wave, *, sr, window, hop):
-    """Return the levels (T,) of a recording's frames, their root mean squares, in dB of full scale."""
-    rms = librosa.feature.rms(y=wave, frame_length=round(window * sr), hop_length=round(hop * sr))[0]
-    return 20 * np.log10(np.maximum(rms, 10 ** (QUIET_DB / 20)))
+    """Return the levels (T,) of a recording's frames, their root mean squares, in dB of full scale.
+
+    They are those of librosa.feature.rms; each square is summed once, in blocks that frame and step are multiples of.
+    """
+    win_length, hop_length = round(window * sr), round(hop * sr)
+    before, block = win_length // 2, math.gcd(win_length, hop_length)
+    count = 1 + (len(wave) + 2 * before - win_length) // hop_length
+    padded = np.zeros(-(-max(before + len(wave), (count - 1) * hop_length + win_length) // block) * block, np.float32)
+    padded[before:before + len(wave)] = wave
+    energies = np.square(padded).reshape(-1, block).sum(axis=1)
+    frames = np.lib.stride_tricks.sliding_window_view(energies, win_length // block)[::hop_length // block][:count]
+    return 10 * np.log10(np.maximum(frames.sum(axis=1) / win_length, 10 ** (QUIET_DB / 10)))
 
 
-def voiced(wave, *, sr, window, hop, top_db, floor_db=None):
+def voiced(wave, **settings):
+    """Return the voiced speech (V,) of a recording (S,): see `speech_and_noise`."""
+    return speech_and_noise(wave, **settings)[0]
+
+
+def speech_and_noise(wave, *, sr, window, hop, top_db, floor_db=None):
     """Join the voiced stretches of a recording: frames near its loudest, and above its noise.
 
     Parameters
@@ -193,26 +208,28 @@ def voiced(wave, *, sr, window, hop, top_db, floor_db=None):
     window, hop : float
         Frame and step of the detector, in seconds.
     top_db : float
-        Frames less than this below the loudest are voiced, in decibels.
+        Frames less than this below the loudest are voiced, in decibels, as in librosa.effects.split.
     floor_db : float, optional
         They are also this much above the noise floor, the level that a tenth of the frames stays below.
 
     Returns
     -------
-    np.ndarray, shape (V,)
+    speech : np.ndarray, shape (V,)
         Empty where nothing is louder than silence.
+    noise : float
+        The noise floor, in dB of full scale.
     """
     peak = np.abs(wave).max(initial=0)
     if peak < SILENT_PEAK:
-        return wave[:0]
-    wave_of_1 = wave / peak                                             # librosa floors levels at -100 dB
+        return wave[:0], QUIET_DB
+    levels = frame_levels(wave / peak, sr=sr, window=window, hop=hop)               # so that silence is -100 dB of it
+    loudest, noise = levels.max(), np.percentile(levels, FLOOR_PERCENTILE)
     if floor_db is not None:
-        levels = frame_levels(wave_of_1, sr=sr, window=window, hop=hop)
-        above_floor = levels.max() - np.percentile(levels, FLOOR_PERCENTILE) - floor_db
-        top_db = min(top_db, max(above_floor, LEAST_TOP_DB))
-    stretches = librosa.effects.split(wave_of_1, top_db=top_db, frame_length=round(window * sr),
-                                      hop_length=round(hop * sr))
-    return np.concatenate([wave[start:end] for start, end in stretches])
+        top_db = min(top_db, max(loudest - noise - floor_db, LEAST_TOP_DB))
+    changes = np.flatnonzero(np.diff(levels > loudest - top_db, prepend=False, append=False))
+    stretches = np.minimum(changes * round(hop * sr), len(wave)).reshape(-1, 2)     # samples, start and end
+    speech = np.concatenate([wave[start:end] for start, end in stretches])
+    return speech, max(float(noise + 20 * np.log10(peak)), QUIET_DB)
 
 
 def at_level(speech, decibels):
@@ -222,14 +239,13 @@ def at_level(speech, decibels):
     return speech * np.float32(10 ** ((decibels - level_db(speech)) / 20))
 
 
-def estimate_snr(wave, speech, *, sr, window, hop):
-    """Estimate the signal-to-noise ratio of a recording (S,) in dB, given its voiced speech (V,).
+def estimate_snr(speech, noise):
+    """Estimate the signal-to-noise ratio of a recording in dB, given its voiced speech (V,) and noise floor in dB.
 
-    The noise is the level that a tenth of the frames stays below; what the speech holds beyond it is the signal.
+    What the speech holds beyond the noise is the signal.
     """
-    noise = 10 ** (np.percentile(frame_levels(wave, sr=sr, window=window, hop=hop), FLOOR_PERCENTILE) / 10)
-    signal = 10 ** (level_db(speech) / 10) - noise
-    ratio = 10 * np.log10(max(signal, 1e-12) / noise)
+    noise = 10 ** (noise / 10)
+    ratio = 10 * np.log10(max(10 ** (level_db(speech) / 10) - noise, 1e-12) / noise)
     return round(float(np.clip(ratio, *SNR_RANGE)), 1)
 
 
@@ -238,9 +254,9 @@ def estimate_bandwidth(frames, sr):
 
     A tenth of the frames is louder than what counts in each channel: hisses are rare, clicks rarer.
     """
-    power = 10 * np.percentile(frames, 90, axis=0)                                     # dB, (40,)
-    edges = librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=sr / 2)[2:]               # the upper ends of the channels
-    return round(float(edges[np.flatnonzero(power > power.max() - BAND_DB)[-1]]))
+    power = 10 * np.sort(frames.T)[:, -1 - len(frames) // 10]                          # dB, (40,)
+    highest = np.flatnonzero(power > power.max() - BAND_DB)[-1]
+    return round(float(mel_edges(sr)[highest + 2]))                                    # the upper end of the channel
 
 
 def level_db(wave):
@@ -265,9 +281,15 @@ def mel_filters(sr, nfft):
     return librosa.filters.mel(sr=sr, n_fft=nfft, n_mels=N_MELS)
 
 
+@functools.lru_cache(maxsize=4)
+def mel_edges(sr):
+    """Return frequencies (42,) in Hz: a channel begins at one, has its centre at the next and ends at the third."""
+    return librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=sr / 2)
+
+
 def mel_centres(sr):
     """Return the centre frequencies (40,) of the mel channels, in Hz."""
-    return librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=sr / 2)[1:-1]
+    return mel_edges(sr)[1:-1]
 
 
 @functools.lru_cache(maxsize=4)
@@ -295,7 +317,8 @@ def log_mel(wave, *, sr, nfft, window, hop):
     """
     win_length, hop_length = round(window * sr), round(hop * sr)
     before = nfft // 2 - (nfft - win_length) // 2          # librosa centres the window in nfft samples around a frame
-    padded = np.pad(wave.astype(np.float32, copy=False), (before, win_length))
+    padded = np.zeros(before + len(wave) + win_length, np.float32)
+    padded[before:before + len(wave)] = wave
     windows = np.lib.stride_tricks.sliding_window_view(padded, win_length)[:len(wave) + 1:hop_length]   # (T, window)
     hann, mel = hann_window(win_length), mel_filters(sr, nfft).T
     frames = np.empty((len(windows), N_MELS), np.float32)
@@ -339,12 +362,12 @@ def speech_frames(wave, config):
         where there is too little speech.
     """
     frame = {"sr": config.sr, "window": config.window, "hop": config.hop}
-    speech = voiced(wave, **frame, top_db=config.top_db, floor_db=config.floor_db)
+    speech, noise = speech_and_noise(wave, **frame, top_db=config.top_db, floor_db=config.floor_db)
     known = {"seconds": len(wave) / config.sr, "speech_seconds": len(speech) / config.sr, "snr": None,
              "bandwidth": None}
     frames = log_mel(at_level(speech, config.level), nfft=config.nfft, **frame)
     if known["speech_seconds"] >= MIN_SPEECH_SECONDS:
-        known |= {"snr": estimate_snr(wave, speech, **frame), "bandwidth": estimate_bandwidth(frames, config.sr)}
+        known |= {"snr": estimate_snr(speech, noise), "bandwidth": estimate_bandwidth(frames, config.sr)}
     return frames, known
 
 

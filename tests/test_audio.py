@@ -124,6 +124,23 @@ def test_the_detector_is_librosas_with_our_frames(voice):
     np.testing.assert_array_equal(audio.voiced(wave, **VOICE | {"top_db": 12}), expected)
 
 
+@pytest.mark.parametrize(("samples", "sr", "window", "hop"), [
+    (8000, 8000, 0.025, 0.01), (7919, 16000, 0.025, 0.01), (12345, 11025, 0.025, 0.01), (99, 8000, 0.025, 0.01),
+    (5000, 44100, 0.0231, 0.0113)])
+def test_levels_of_frames_are_librosas(samples, sr, window, hop):
+    wave = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+    wave *= np.where(np.arange(samples) % 3000 < 1500, 1, 1e-4)
+    rms = librosa.feature.rms(y=wave, frame_length=round(window * sr), hop_length=round(hop * sr))[0]
+    found = audio.frame_levels(wave, sr=sr, window=window, hop=hop)
+    np.testing.assert_allclose(found, 20 * np.log10(rms), atol=1e-4)
+
+
+def test_the_noise_floor_is_a_level_of_full_scale():
+    wave = np.concatenate([np.full(2000, 1e-3), tone(1, 8000)]).astype(np.float32)
+    assert audio.speech_and_noise(wave, **VOICE)[1] == pytest.approx(-60, abs=0.01)
+    assert audio.speech_and_noise(np.float32(1e-3) * wave, **VOICE)[1] == audio.QUIET_DB
+
+
 @pytest.mark.parametrize("wave", [np.zeros(8000), np.zeros(0), np.full(8000, 3e-5)])
 def test_silence_holds_no_speech(wave):
     assert len(audio.voiced(wave.astype(np.float32), **VOICE)) == 0
@@ -404,10 +421,8 @@ def test_a_clean_recording_loses_nothing_to_the_floor(corpus):
 
 @pytest.mark.parametrize("snr", [40, 30, 20, 10, 5])
 def test_the_ratio_to_the_noise_is_estimated(snr):
-    wave = bursts(-9 - snr)
-    speech = audio.voiced(wave, **VOICE, floor_db=3)
-    frame = {name: VOICE[name] for name in ("sr", "window", "hop")}
-    assert audio.estimate_snr(wave, speech, **frame) == pytest.approx(snr, abs=3)
+    speech, noise = audio.speech_and_noise(bursts(-9 - snr), **VOICE, floor_db=3)
+    assert audio.estimate_snr(speech, noise) == pytest.approx(snr, abs=3)
 
 
 def test_the_estimates_stay_in_their_range():
