@@ -31,7 +31,7 @@ QUIET_DB = -100.0            # of full scale: the level of digital silence
 SNR_RANGE = (-10.0, 50.0)    # dB, of the estimates
 BAND_DB = 45.0               # the band ends where the spectrum lies this much below its peak
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
-STFT_BLOCK = 1024            # frames transformed at a time; they stay in the processor's cache
+STFT_BLOCK = 128             # frames transformed at a time; they stay in the processor's cache
 SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
     ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
 TRUNCATED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
@@ -188,8 +188,8 @@ def frame_levels(wave, *, sr, window, hop):
     padded = np.zeros(-(-max(before + len(wave), (count - 1) * hop_length + win_length) // block) * block, np.float32)
     padded[before:before + len(wave)] = wave
     energies = np.square(padded).reshape(-1, block).sum(axis=1)
-    frames = np.lib.stride_tricks.sliding_window_view(energies, win_length // block)[::hop_length // block][:count]
-    return 10 * np.log10(np.maximum(frames.sum(axis=1) / win_length, 10 ** (QUIET_DB / 10)))
+    sums = sum(energies[first::hop_length // block][:count] for first in range(win_length // block))
+    return 10 * np.log10(np.maximum(sums / win_length, 10 ** (QUIET_DB / 10)))
 
 
 def voiced(wave, **settings):
@@ -321,12 +321,14 @@ def log_mel(wave, *, sr, nfft, window, hop):
     padded[before:before + len(wave)] = wave
     windows = np.lib.stride_tricks.sliding_window_view(padded, win_length)[:len(wave) + 1:hop_length]   # (T, window)
     hann, mel = hann_window(win_length), mel_filters(sr, nfft).T
-    frames = np.empty((len(windows), N_MELS), np.float32)
+    power = np.empty((len(windows), N_MELS), np.float32)
+    block = np.zeros((STFT_BLOCK, nfft), np.float32)
     for start in range(0, len(windows), STFT_BLOCK):
-        part = slice(start, start + STFT_BLOCK)
-        spectrum = scipy.fft.rfft(windows[part] * hann, nfft)                # (frames, 1 + nfft // 2)
-        frames[part] = np.log10((spectrum.real**2 + spectrum.imag**2) @ mel + 1e-6)
-    return frames
+        part = windows[start:start + STFT_BLOCK]
+        np.multiply(part, hann, out=block[:len(part), :win_length])
+        spectrum = scipy.fft.rfft(block[:len(part)])                         # (frames, 1 + nfft // 2)
+        np.matmul(spectrum.real**2 + spectrum.imag**2, mel, out=power[start:start + STFT_BLOCK])
+    return np.log10(power + np.float32(1e-6))
 
 
 def cut_segments(frames, length):

@@ -179,11 +179,19 @@ def read_speaker(path, described):
     return Speaker(path.stem, path, utterances, os.path.dirname((record or {}).get("source", "")), shape[2])
 
 
+def write_rows(file, parts):
+    """Write arrays (k, 40, frames) as one .npy of their rows, as np.save would, without a copy of them all."""
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    for part in parts:
+        file.write(np.ascontiguousarray(part, "<f4"))
+
+
 def write_features(folder, record, parts, private=False):
     """Write a speaker's segments, a list of (K, 40, frames), and the record that describes them; whole, in turn."""
     features = pathlib.Path(folder) / f"{record['speaker']}.npy"
     if parts:
-        write_whole(features, lambda file: np.save(file, np.concatenate(parts), allow_pickle=False), private)
+        write_whole(features, functools.partial(write_rows, parts=parts), private)
     else:
         features.unlink(missing_ok=True)
     write_json(features.with_suffix(".json"), record, private)

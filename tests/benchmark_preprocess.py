@@ -27,7 +27,7 @@ import voices
 
 import audio
 
-BAR = 2.5
+BAR, REACH = 2.5, 0.8
 ROUNDS = 3
 SR = 8000
 
@@ -106,8 +106,8 @@ def compare(raw):
         print(f"{name:>26}{median:8.1f} s{heard / median:8.0f} x real time")
     ratio = medians["plain loop"] / medians["data_preprocess.py"]
     reach = medians["limit: read and resample"] / medians["data_preprocess.py"]
-    print(f"{ratio:.2f} x the plain loop (bar {BAR}), {reach:.0%} of the limit's throughput")
-    return int(ratio < BAR)
+    print(f"{ratio:.2f} x the plain loop (bar {BAR}), {reach:.0%} of the limit's throughput (bar {REACH:.0%})")
+    return int(ratio < BAR or reach < REACH)
 
 
 def main():
