@@ -12,10 +12,12 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 
 import tqdm
 
 CLUSTER_SECONDS = 15         # that a cluster may take to answer
+STALE_SECONDS = 60           # since the last write to a temporary file that no program needs any more
 
 
 class InputError(ValueError):
@@ -200,6 +202,14 @@ def write_whole(path, write, private=False):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder):
+    """Remove the temporary files that killed programs left in a folder: those that nobody wrote to for a minute."""
+    for part in pathlib.Path(folder).glob(".*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
+                part.unlink()
 
 
 def write_json(path, value, private=False):

@@ -199,6 +199,7 @@ def preprocess(sources, folder, config, copies=None):
     """
     folder, copies = pathlib.Path(folder), copies or Copies()
     settings = folder_settings(config, copies)
+    common.remove_parts(folder)
     write_json(folder / "manifest.json", {"settings": settings})
     around, home = copies.around.absolute(), folder.absolute()              # the workers of a cluster start elsewhere
     arguments = [(name, source.absolute(), home, config, replace(copies, around=around.beside(str(source.absolute()))))

@@ -60,7 +60,7 @@ def size_and_time(path):
 
 # ---- one speaker ------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Utterance:
     """One source file of a speaker: rows [first, first + count) of the features; a reason where it gave none.
 

@@ -78,14 +78,14 @@ def observe(process):
     return int(anonymous.split()[1]) / 1024, len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
-def train(data, model):
+def train(data, target):
     """Train; return the seconds to the first step, the most memory and open files, and the milliseconds of a step."""
     empty_cache()
     begun, memory, files, first = time.perf_counter(), 0.0, 0, None
     command = [sys.executable, str(ROOT / "model.py"), "--train", "True", "--train_path", str(data), "--model_path",
-               str(model), "--N", "24", "--M", "5", "--weigh", "True", "--one_corpus", "True", "--valid_ratio", "0",
+               str(target), "--N", "24", "--M", "5", "--weigh", "True", "--one_corpus", "True", "--valid_ratio", "0",
                "--iteration", str(STEPS), "--valid_every", str(STEPS)]
-    shown = model.with_suffix(".log")
+    shown = target.with_suffix(".log")
     with open(shown, "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         while process.poll() is None:
@@ -97,7 +97,7 @@ def train(data, model):
             time.sleep(0.2)
     if process.returncode:
         sys.exit(shown.read_text(encoding="utf-8"))
-    with open(model / "history.csv", newline="", encoding="utf-8") as file:
+    with open(target / "history.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))[1:]                  # the first one holds the compilation
     return first, memory, files, statistics.median(1e3 * 24 * 5 / float(row["utterances_per_second"]) for row in rows)
 

@@ -155,8 +155,13 @@ def test_a_killed_run_resumes_to_the_same_files(corpus, made_features, tmp_path)
     assert 3 <= len(list(tmp_path.glob("train/voice*.npy"))) < 8
     for path in tmp_path.glob("train/*.npy"):
         np.load(path, allow_pickle=False)                          # whole, if it is there
+    written = tmp_path / "train" / ".other.npy.0123.part"          # by a program that still runs
+    for path in (written.with_name(".voice00.npy.4567.part"), *tmp_path.rglob(".*.part")):
+        path.touch()
+        os.utime(path, (0, 0))
+    written.touch()
     assert preprocess(raw, tmp_path) == 0
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+    assert [path for path in tmp_path.rglob("*") if path.name.endswith(".part")] == [written]
     for part in ("train", "test"):
         names = sorted(path.name for path in (made_features / part).glob("*.npy"))
         assert sorted(path.name for path in (tmp_path / part).glob("*.npy")) == names
