@@ -15,12 +15,12 @@ import features
 from audio import N_MELS
 from common import InputError, tf, write_whole
 
-STATISTICS_SPEAKERS = 1000
+STATISTICS_SPEAKERS = 500
 
 # ---- batches ----------------------------------------------------------------------------------------------------
 
 def channel_statistics(speakers, rng):
-    """Return mean and standard deviation (F,) of each mel channel over up to 20 segments of up to 1000 speakers."""
+    """Return mean and standard deviation (F,) of each mel channel over up to 20 segments of up to 500 speakers."""
     if len(speakers) > STATISTICS_SPEAKERS:
         speakers = [speakers[index] for index in np.sort(rng.permutation(len(speakers))[:STATISTICS_SPEAKERS])]
     count, total, squares = 0, np.zeros(N_MELS), np.zeros(N_MELS)

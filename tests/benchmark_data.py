@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 import numpy as np
@@ -85,18 +86,21 @@ def train(data, target):
     command = [sys.executable, str(ROOT / "model.py"), "--train", "True", "--train_path", str(data), "--model_path",
                str(target), "--N", "24", "--M", "5", "--weigh", "True", "--one_corpus", "True", "--valid_ratio", "0",
                "--iteration", str(STEPS), "--valid_every", str(STEPS)]
-    shown = target.with_suffix(".log")
-    with open(shown, "w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
-        while process.poll() is None:
-            with contextlib.suppress(OSError, StopIteration):
-                now = observe(process)
-                memory, files = max(memory, now[0]), max(files, now[1])
-            if first is None and re.search(rf"[1-9]\d*/{STEPS} ", shown.read_text(encoding="utf-8")):
-                first = time.perf_counter() - begun
-            time.sleep(0.2)
+    terminal, theirs = os.openpty()                            # where a bar shows each step
+    termios.tcsetwinsize(theirs, (24, 100))
+    os.set_blocking(terminal, False)
+    process, shown = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=ROOT), ""
+    while process.poll() is None:
+        with contextlib.suppress(OSError, StopIteration):
+            now = observe(process)
+            memory, files = max(memory, now[0]), max(files, now[1])
+        with contextlib.suppress(BlockingIOError):
+            shown += os.read(terminal, 65536).decode(errors="replace")
+        if first is None and re.search(rf"[1-9]\d*/{STEPS} ", shown):
+            first = time.perf_counter() - begun
+        time.sleep(0.05)
     if process.returncode:
-        sys.exit(shown.read_text(encoding="utf-8"))
+        sys.exit(shown)
     with open(target / "history.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))[1:]                  # the first one holds the compilation
     return first, memory, files, statistics.median(1e3 * 24 * 5 / float(row["utterances_per_second"]) for row in rows)
