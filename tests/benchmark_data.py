@@ -32,7 +32,7 @@ import features
 from common import write_json
 
 SPEAKERS, FEW, UTTERANCES, COPIES, SEGMENTS, STEPS = 20000, 100, 5, 4, 2, 600
-START_SECONDS, MEMORY_MB, MORE_FILES, SLOWER = 20, 1500, 10, 1.1          # the bars
+START_SECONDS, MEMORY_MB, MORE_FILES, SLOWER = 20, 1500, 20, 1.1          # the bars; 16 files are read ahead
 
 
 def entry_of(file, first):
