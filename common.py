@@ -195,9 +195,13 @@ def read_json(path, parse=None):
 
 
 def private_folder(path):
-    """Make a folder that only its owner may enter; say so where an older one is open to others. Returns its Path."""
+    """Make a folder that only its owner may enter; say so where an older one is open to others. Returns its Path.
+
+    What killed programs left there goes: it holds voices that nobody could forget.
+    """
     path = pathlib.Path(path)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    remove_parts(path)
     if os.name == "posix" and path.stat().st_mode & 0o077:
         print(f"note: {path} is open to other users; close it with chmod 700 {path}", file=sys.stderr)
     return path

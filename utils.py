@@ -15,7 +15,7 @@ import features
 from audio import N_MELS
 from common import InputError, tf, write_whole
 
-STATISTICS_SPEAKERS = 500
+STATISTICS_SPEAKERS = 500    # whose segments tell mean and deviation of all
 
 # ---- batches ----------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
     """
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
-    drawn = draw_speakers(pools, n, rng) if pools else rng.choice(len(speakers), n, replace=False)
+    drawn = draw_speakers(pools or speaker_pools(speakers, n, m), n, rng)
     for i, speaker in enumerate(speakers[number] for number in drawn):
         factor = 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
         features, frames = speaker.load(), math.ceil(length * factor)
@@ -75,33 +75,30 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
 
 
 def speaker_pools(speakers, n, m, *, weigh=False, one_corpus=False):
-    """Return what batches are drawn from: pools of speakers, as a list of (chance of the pool, chances (S,) within).
+    """Return what batches are drawn from: pools, as a list of (chance, places (P,) of its speakers, their chances).
 
-    Without `weigh` and `one_corpus`, all speakers are drawn alike, and the list is empty.
-
-    With `weigh`, a speaker is drawn as often as it has utterances, up to m: one with a single recording, whose crops
-    share room, microphone and mood, 1 / m as often as one with m. With `one_corpus`, each corpus is a pool, so that
-    no channel or language tells the speakers of a batch apart; it is drawn as often as it has utterances, and corpora
-    with fewer than n speakers count as one.
+    The chances (P,) within a pool are None where all are drawn alike. With `weigh`, one is drawn as often as it has
+    utterances, up to m: one with a single recording, whose crops share room, microphone and mood, 1 / m as often as one
+    with m. With `one_corpus`, each corpus is a pool, so that no channel or language tells the speakers of a batch
+    apart; it is drawn as often as it has utterances, and corpora with fewer than n speakers count as one.
     """
-    if not weigh and not one_corpus:
-        return []
-    utterances = np.array([len(speaker.voiced) for speaker in speakers], float)
-    weights = np.minimum(utterances, m) if weigh else np.ones(len(speakers))
-    corpora = np.full(len(speakers), "")
-    if one_corpus:
-        sizes = collections.Counter(speaker.corpus for speaker in speakers)
-        corpora = np.array([speaker.corpus if sizes[speaker.corpus] >= n else "" for speaker in speakers])
-    members = [corpora == name for name in np.unique(corpora) if np.sum(corpora == name) >= n]
-    total = sum(utterances[inside].sum() for inside in members)
-    return [(utterances[inside].sum() / total, weights * inside / weights[inside].sum()) for inside in members]
+    corpora = np.array([speaker.corpus if one_corpus else "" for speaker in speakers])
+    sizes = collections.Counter(corpora.tolist())
+    corpora[[sizes[corpus] < n for corpus in corpora.tolist()]] = ""
+    utterances = np.array([len(speaker.voiced) for speaker in speakers])
+    members = [np.flatnonzero(corpora == name) for name in np.unique(corpora)]
+    members = [places for places in members if len(places) >= n]
+    chances = np.array([utterances[places].sum() for places in members]) / utterances[np.concatenate(members)].sum()
+    weights = [np.minimum(utterances[places], m) if weigh else None for places in members]
+    return [(chance, places, None if weight is None else weight / weight.sum())
+            for chance, places, weight in zip(chances, members, weights, strict=True)]
 
 
 def draw_speakers(pools, n, rng):
     """Draw n different speakers of one of the pools that speaker_pools returns; return their places (n,)."""
-    pool = int(rng.choice(len(pools), p=[chance for chance, _ in pools])) if len(pools) > 1 else 0
-    chances = pools[pool][1]
-    return rng.choice(len(chances), n, replace=False, p=chances)
+    number = int(rng.choice(len(pools), p=[chance for chance, *_ in pools])) if len(pools) > 1 else 0
+    _, places, chances = pools[number]
+    return places[rng.choice(len(places), n, replace=False, p=chances)]
 
 
 def play_at_speed(frames, speed, length, centres):

@@ -90,15 +90,17 @@ def train(data, target):
     termios.tcsetwinsize(theirs, (24, 100))
     os.set_blocking(terminal, False)
     process, shown = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=ROOT), ""
+    os.close(theirs)
     while process.poll() is None:
         with contextlib.suppress(OSError, StopIteration):
             now = observe(process)
             memory, files = max(memory, now[0]), max(files, now[1])
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):                     # nothing new, or the end
             shown += os.read(terminal, 65536).decode(errors="replace")
         if first is None and re.search(rf"[1-9]\d*/{STEPS} ", shown):
             first = time.perf_counter() - begun
         time.sleep(0.05)
+    os.close(terminal)
     if process.returncode:
         sys.exit(shown)
     with open(target / "history.csv", newline="", encoding="utf-8") as file:

@@ -409,6 +409,16 @@ def test_a_microphone_is_found_by_number_or_name(monkeypatch):
         record.find_device("usb")
 
 
+def test_what_a_killed_enrolment_left_is_forgotten_too(enrol, here, corpus):
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    left, busy = (here / "enroll" / name for name in (".anna.npy.k3j2.part", ".ben.npy.x9.part"))
+    for part in (left, busy):
+        part.write_bytes(b"a voice")
+    os.utime(left, (0, 0))
+    assert record.main(["--forget", "--speaker", "anna"]) == 0
+    assert not left.exists() and busy.exists()                  # another recorder writes that one now
+
+
 def test_forgetting_nobody_names_who_there_is(enrol, here, corpus, fails):
     assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
     assert "--speaker is ben: ./enroll has anna" in fails(record.main, "--forget", "--speaker", "ben")
