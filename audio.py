@@ -19,6 +19,7 @@ import scipy  # loads its parts when they are used
 import soundfile
 
 from common import InputError, LazyModule
+from configuration import TAKE_SECONDS, segment_flag
 
 N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that an embedding reads
@@ -368,17 +369,22 @@ def speech_frames(wave, config):
     known = {"seconds": len(wave) / config.sr, "speech_seconds": len(speech) / config.sr, "snr": None,
              "bandwidth": None}
     frames = log_mel(at_level(speech, config.level), nfft=config.nfft, **frame)
-    if known["speech_seconds"] >= MIN_SPEECH_SECONDS:
+    if known["speech_seconds"] >= least_seconds(config):
         known |= {"snr": estimate_snr(speech, noise), "bandwidth": estimate_bandwidth(frames, config.sr)}
     return frames, known
 
 
 def speech_segments(wave, config):
-    """Return segments (K, 40, tisv_frame) of a recording and what is known of it; K is 0 below 0.5 s of speech."""
-    frames, known = speech_frames(wave, config)
-    if known["speech_seconds"] < MIN_SPEECH_SECONDS:
-        return np.empty((0, N_MELS, config.tisv_frame), np.float32), known
-    return cut_segments(frames, config.tisv_frame), known
+    """Return the `segments` of a recording and what is known of it."""
+    (frames, known), length = speech_frames(wave, config), getattr(config, segment_flag(config.tdsv))
+    if known["speech_seconds"] < least_seconds(config):
+        return np.empty((0, N_MELS, length), np.float32), known
+    return cut_segments(frames[-length:] if config.tdsv else frames, length), known
+
+
+def least_seconds(config):
+    """Return how many seconds of speech give a segment: takes of a known text are short."""
+    return TAKE_SECONDS if config.tdsv or config.tdsv_text else MIN_SPEECH_SECONDS
 
 
 def segments(wave, config):
@@ -388,12 +394,13 @@ def segments(wave, config):
     ----------
     wave : np.ndarray, shape (S,)
     config : argparse.Namespace
-        The feature flags sr, nfft, window, hop, top_db, floor_db, level, tisv_frame.
+        The feature flags sr, nfft, window, hop, top_db, floor_db, level, tdsv, tdsv_text, tdsv_frame, tisv_frame.
 
     Returns
     -------
     np.ndarray, float32, shape (K, 40, tisv_frame)
-        K is 0 where there are less than 0.5 s of speech; the callers say so.
+        K is 0 where there are less than 0.5 s of speech; the callers say so. In text-dependent mode the last frames of
+        the speech alone, (1, 40, tdsv_frame), where there are 0.2 s.
     """
     return speech_segments(wave, config)[0]
 
@@ -411,5 +418,5 @@ def read_utterance(path, config):
 def segments_and_entry(wave, config):
     """Return the segments of samples (S,) at config.sr and their entry."""
     cuts, known = speech_segments(wave, config)
-    few = f"holds under {MIN_SPEECH_SECONDS} s of speech" if known["speech_seconds"] else "is silent"
+    few = f"holds under {least_seconds(config)} s of speech" if known["speech_seconds"] else "is silent"
     return cuts, {**known, "dropped": "" if len(cuts) else few}

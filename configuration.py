@@ -12,6 +12,7 @@ from common import InputError
 
 LISTENERS = "model record gui"              # the commands that verify
 EVERYONE = f"data_preprocess test {LISTENERS}"
+TAKE_SECONDS = 0.2          # a take of a known text with less speech gives no segment
 
 
 # ---- one flag ---------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def flags():
 
     add_path_flags(group("data"))
     add_feature_flags(group("features", stored="features"))
-    add_text_dependent_flags(group("text-dependent mode, not built yet", readers=""))
+    add_text_dependent_flags(group("text-dependent mode"))
     add_model_flags(group("model"))
     add_batch_flags(group("training", readers="model", stored="run"))
     add_training_flags(group("training", readers="model", stored="run"))
@@ -147,10 +148,19 @@ def add_feature_flags(add):
 
 def add_text_dependent_flags(add):
     """Add the flags of the text-dependent mode."""
-    add("tdsv", False, "text-dependent verification; only False is built so far")
-    add("tdsv_frame", 80, "length of a text-dependent segment", unit="frames", low=1, high=10000)
-    add("noise_path", "./noise", "noise of text-dependent training")
-    add("noise_filenum", 16, "noise files of text-dependent training", unit="files", low=1, high=100000)
+    add("tdsv", False, "text-dependent verification: all speakers say the same words", stored="features")
+    add("tdsv_text", None, "only recordings whose names begin or end with this text, as in 001_2.wav or anna_001.wav; "
+        "all: several texts, each compared with itself alone; none: all recordings say one text", metavar="TEXT",
+        stored="features")
+    add("tdsv_frame", 80, "the last frames of a take, which are its only segment", unit="frames", low=20, high=160,
+        must="it must be from 20 frames to the 160 that one embedding reads", stored="features")
+    add("clean_path", None, "recordings without noise, whose difference to those of the same names in --noisy_path is "
+        "the noise of copies", metavar="DIR", readers="data_preprocess")
+    add("noisy_path", None, "the same recordings in noise", metavar="DIR", readers="data_preprocess")
+    add("noise_path", "./noise", "where that noise is kept, in --noise_filenum pieces; copies of takes mix it in",
+        readers="data_preprocess test")
+    add("noise_filenum", 16, "pieces of noise, and copies of a take that is its speaker's only one", unit="pieces",
+        low=1, high=1000, readers="data_preprocess test")
 
 
 def add_model_flags(add):
@@ -233,8 +243,8 @@ def add_verification_flags(add):
     """Add the flags of record.py, gui.py and model.py --verify True."""
     add("verify", False, "verify a probe: model.py compares, record.py records one first", readers="model record",
         excludes=("export", "replace", "forget", "keep_recording"))
-    add("min_speech", 1.0, "least speech of an enrolment and of a probe, 0.5 s are the least that gives a segment",
-        unit="s", low=0.5, high=3600)
+    add("min_speech", 1.0, "least speech of an enrolment and of a probe; 0.5 s are the least that gives a segment; of "
+        "a text-dependent take 0.2 s, which is its default", unit="s", low=0.2, high=3600)
     add("far", None, "take the threshold stored for this false-acceptance rate; none: that of the EER", type=float,
         readers=f"test {LISTENERS}", low=1e-9, high=1, must="it must be a false-acceptance rate above 0, such as 0.01",
         excludes=("threshold",))
@@ -259,8 +269,18 @@ def add_recording_flags(add):
 
 
 def with_later_flags(stored):
-    """Return stored flags with `none` for those of features that are younger than what stores them."""
-    return {name: None for name in flags_stored("features") if flags()[name].optional} | stored
+    """Return stored flags with `none` for those of features that are younger than what stores them.
+
+    What stores its features but no mode is text-independent; an ancestor's model does not say which it is.
+    """
+    later = {name: None for name in flags_stored("features") if flags()[name].optional}
+    return later | ({"tdsv": False, "tdsv_text": None} if "sr" in stored else {}) | stored
+
+
+def without_free_text(config, stored):
+    """Return a model's stored flags, without its text where another was typed and it takes any."""
+    free = "tdsv_text" in config.given and stored.get("tdsv_text") in (None, "all")
+    return {name: value for name, value in stored.items() if not (free and name == "tdsv_text")}
 
 
 def flags_stored(*kinds):
@@ -336,8 +356,8 @@ def flag_problems(config):
             yield flag.problem(getattr(config, name))
         for other in set_flags.intersection(flag.excludes if name in set_flags else ()):
             yield f"--{name} and --{other} contradict each other: give one of the two"
-    if config.tdsv:
-        yield "--tdsv is True: only text-independent speech is built so far; leave it out"
+    if bool(config.clean_path) != bool(config.noisy_path):
+        yield "--clean_path and --noisy_path belong together: their difference is noise; give both or neither"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.trials and "raw_path" not in config.given:
@@ -348,8 +368,26 @@ def flag_problems(config):
         yield f"--{'restore' if config.restore else 'init_from'} is given without --train True: it only serves training"
 
 
+def segment_flag(tdsv):
+    """Return the name of the flag that tells how many frames a segment has."""
+    return "tdsv_frame" if tdsv else "tisv_frame"
+
+
+def settle(config):
+    """Give what was not typed its value in text-dependent mode, where a take is short and read whole."""
+    whole = int(config.tdsv_frame / (1 + config.speed))
+    for name, value in (("crop_min", whole), ("crop_max", whole), ("min_speech", TAKE_SECONDS), ("seconds", 3.0)):
+        if name not in config.given and getattr(config, name) == flags()[name].default:
+            setattr(config, name, value)
+
+
 def check_relations(config):
-    """Raise InputError where features or crops do not fit each other, once a folder or a model has given its values."""
+    """Raise InputError where features or crops do not fit each other, once a folder or a model has given its values.
+
+    What was not typed gets its value in text-dependent mode first.
+    """
+    if config.tdsv:
+        settle(config)
     samples = config.window * config.sr
     if samples > config.nfft:
         raise InputError(f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has {samples:.0f} "
@@ -358,10 +396,11 @@ def check_relations(config):
         return
     if config.crop_min > config.crop_max:
         raise InputError(f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}")
-    if config.crop_max * (1 + config.speed) > config.tisv_frame:
+    flag, speed = segment_flag(config.tdsv), 1 + config.speed
+    if config.crop_max * speed > getattr(config, flag):
         played = f", played faster by --speed {config.speed}" if config.speed else ""
-        raise InputError(f"--crop_max is {config.crop_max}{played}: a stored segment has only --tisv_frame "
-                         f"{config.tisv_frame} frames; {int(config.tisv_frame / (1 + config.speed))} fit")
+        raise InputError(f"--crop_max is {config.crop_max}{played}: a stored segment has only --{flag} "
+                         f"{getattr(config, flag)} frames; {int(getattr(config, flag) / speed)} fit")
 
 
 def spelled(value):

@@ -9,11 +9,13 @@ Where the only sub-folders of DIR are `train` and `test`, that split is kept. A 
 import collections
 import hashlib
 import json
+import os
 import pathlib
 import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
+import soundfile
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import audio
@@ -21,8 +23,10 @@ import common
 import conditions
 import configuration
 import features
-from common import InputError, progress, write_json
+from common import InputError, progress, write_json, write_whole
 from features import feature_settings, speaker_name, visible_paths
+
+NOISE_SECONDS = 30           # of each piece of noise that is cut from pairs of recordings
 
 # ---- the corpus -------------------------------------------------------------------------------------------------
 
@@ -99,7 +103,9 @@ def process_speaker(name, source, folder, config, copies):
         The record that the .json holds; under "kept", why the features of audio that is gone were left.
     """
     path = pathlib.Path(folder, f"{name}.npy")
-    files, others = audio.audio_files(source) if source.is_dir() else (["."], {})
+    files, others = speaker_files(source, config)
+    if config.tdsv and has_lone_take(name, files, config):
+        copies = replace(copies, slots=copy_slots(config.copies or config.noise_filenum))
     stamps = [features.size_and_time(source / file) for file in files]
     old, _ = features.read_record(path)
     if old and not {"segments", "source", "settings", "ignored"} <= old.keys():
@@ -112,7 +118,7 @@ def process_speaker(name, source, folder, config, copies):
             return old
         parts = [features.open_features(path, mmap_mode=None)]
     else:
-        parts, record, missing = *read_originals(source, files, stamps, config), list(copies.slots)
+        parts, record, missing = *read_originals(name, source, files, stamps, config), list(copies.slots)
         record |= {"speaker": name, "source": str(source.resolve()), "settings": feature_settings(config),
                    "ignored": others}
     add_copies(parts, record, source, config, replace(copies, slots=missing))
@@ -121,12 +127,39 @@ def process_speaker(name, source, folder, config, copies):
     return record
 
 
-def read_originals(source, files, stamps, config):
+def speaker_files(source, config):
+    """Return the recordings of a speaker's folder that say --tdsv_text, and the numbers of its other files by kind."""
+    if not source.is_dir():
+        return ["."], {}
+    files, others = audio.audio_files(source)
+    if config.tdsv_text in (None, "all"):
+        return files, others
+    said = [file for file in files if features.says(file, config.tdsv_text)]
+    return said, others + collections.Counter({"another text": len(files) - len(said)})
+
+
+def text_of(name, file, config):
+    """Return the text that a speaker's recording says, "" where all say one."""
+    return features.text_of(file, name) if config.tdsv_text == "all" else config.tdsv_text or ""
+
+
+def has_lone_take(name, files, config):
+    """Tell whether a speaker says some text once: then noised copies are its utterances."""
+    return 1 in collections.Counter(text_of(name, file, config) for file in files).values()
+
+
+def copy_slots(number):
+    """Return the names of a number of copies under random conditions."""
+    return tuple(f"copy {place + 1}" for place in range(number))
+
+
+def read_originals(name, source, files, stamps, config):
     """Return the parts (K, 40, frames) of features of a speaker's recordings, and a record with their utterances."""
     parts, utterances = [], []
     for file, stamp in zip(files, stamps, strict=True):
         cuts, entry = audio.read_utterance(source / file, config)
-        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp})
+        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp,
+                           "text": text_of(name, file, config)})
         if len(cuts):
             parts.append(cuts)
     return parts, {"utterances": utterances}
@@ -166,6 +199,8 @@ def adopt_folder(folder, config):
     """Adopt the settings of an existing feature folder, which then bind like typed flags; refuse a strange folder."""
     folder, settings = pathlib.Path(folder), features.read_settings(folder)
     if settings:
+        if "tdsv" in config.given:
+            features.check_mode(settings, {"tdsv": config.tdsv}, folder)
         copies = settings.pop("copies", 0)
         if "copies" in config.given and config.copies < copies:
             raise InputError(f"--copies is {config.copies}, but {folder} has {copies}: leave the flag out, or name "
@@ -298,9 +333,10 @@ def cache(config, sources, voices):
     """
     raw_path, slots, noises = pathlib.Path(config.raw_path).resolve(), (), ()
     key = [str(raw_path), feature_settings(config)]
-    if voices:
+    if voices or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
-        noises = conditions.find_noises(config.noise_raw_path) if config.noise_raw_path else ()
+        noises = find_noises(config)
+    if voices:
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
         key.append([str(config.noise_raw_path), len(noises)])
@@ -308,6 +344,55 @@ def cache(config, sources, voices):
     _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))
     common.print_skipped(losses)
     return folder
+
+
+# ---- noise -------------------------------------------------------------------------------------------------------
+
+def find_noises(config):
+    """Return the files of noise that copies mix in: of --noise_raw_path, and in text-dependent mode of --noise_path.
+
+    With --clean_path and --noisy_path, that is made first.
+    """
+    if config.clean_path:
+        cut_noise(config)
+    noises = conditions.find_noises(config.noise_raw_path) if config.noise_raw_path else ()
+    if config.clean_path or (config.tdsv and os.path.isdir(config.noise_path)):
+        noises += tuple(path for path in conditions.recordings_of(config.noise_path) if path not in noises)
+    return noises
+
+
+def cut_noise(config):
+    """Write the noise that recordings in --noisy_path have and those in --clean_path lack, in pieces, to --noise_path.
+
+    Pairs of one name, spread over all of them, are subtracted until there are 30 s for each of --noise_filenum pieces.
+    Raises InputError where a pair is incomplete, or not of one length.
+    """
+    clean, noisy = (pathlib.Path(path) for path in (config.clean_path, config.noisy_path))
+    for flag, folder in (("clean_path", clean), ("noisy_path", noisy)):
+        if not folder.is_dir() or not audio.audio_files(folder)[0]:
+            raise InputError(f"--{flag} is {folder}: there is no such folder, or no recording in it")
+    files, pieces, wanted = audio.audio_files(noisy)[0], [], NOISE_SECONDS * config.noise_filenum * config.sr
+    for place in np.random.default_rng(0).permutation(len(files)):
+        if sum(map(len, pieces)) >= wanted:
+            break
+        pieces.append(noise_between(clean / files[place], noisy / files[place], config.sr))
+    target = pathlib.Path(config.noise_path)
+    for number, piece in enumerate(np.array_split(np.concatenate(pieces), config.noise_filenum)):
+        write_whole(target / f"noise_{number:03}.wav",
+                    lambda file, piece=piece: soundfile.write(file, piece, config.sr, "FLOAT", format="WAV"))
+    for path in target.glob("noise_[0-9][0-9][0-9].wav"):       # of an earlier run with more pieces
+        if int(path.stem[-3:]) >= config.noise_filenum:
+            path.unlink()
+
+
+def noise_between(clean, noisy, sr):
+    """Return the difference (S,) of a noisy recording and the clean one that it was made of."""
+    if not clean.exists():
+        raise InputError(f"{noisy} has no clean counterpart {clean}: both folders need the same names")
+    waves = audio.load_audio(noisy, sr), audio.load_audio(clean, sr)
+    if len(waves[0]) != len(waves[1]):
+        raise InputError(f"{noisy} has {len(waves[0])} samples and {clean} {len(waves[1])}: they are not aligned")
+    return waves[0] - waves[1]
 
 
 def work(config):
@@ -323,12 +408,10 @@ def work(config):
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
     if both:
         raise InputError(f"speaker {min(both)} is in train and test: a test needs speakers of its own; rename one")
-    if config.copies:
+    if config.copies or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
-    noises = conditions.find_noises(config.noise_raw_path) if config.copies and config.noise_raw_path else ()
-    around = conditions.Surroundings(tuple(map(str, parts["train"].values())), noises)
-    slots = tuple(f"copy {number + 1}" for number in range(config.copies))
-    copies = {"train": Copies(slots, around), "test": Copies()}
+    around = conditions.Surroundings(tuple(map(str, parts["train"].values())), find_noises(config))
+    copies = {"train": Copies(copy_slots(config.copies), around), "test": Copies((), around)}
     results = {part: preprocess(sources, folders[part], config, copies[part])
                for part, sources in parts.items() if sources}
     stray = [path for path in sorted(pathlib.Path(config.raw_path).iterdir()) if path.suffix.lower() in audio.SUFFIXES]

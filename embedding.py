@@ -121,11 +121,13 @@ def embed(encoder, segments):
 
 def embed_speaker(encoder, speaker):
     """Return {utterance: d-vector (D,)} of a features.Speaker's utterances and copies with speech, in one batch."""
-    rows = embed_rows(encoder, speaker.load())
+    parts = [part for utterance in speaker.voiced for part in (utterance, *utterance.copies) if part.count]
+    places = np.concatenate([np.arange(part.first, part.first + part.count) for part in parts])
+    rows = embed_rows(encoder, speaker.load()[places])
     if not np.isfinite(rows).all():
         raise InputError(f"{speaker.path} gives embeddings that are not finite: preprocess this speaker again")
-    return {part: measures.unit_mean(rows[part.first:part.first + part.count])
-            for utterance in speaker.voiced for part in (utterance, *utterance.copies) if part.count}
+    own = np.split(rows, np.cumsum([part.count for part in parts])[:-1])
+    return {part: measures.unit_mean(vectors) for part, vectors in zip(parts, own, strict=True)}
 
 
 def embed_files(encoder, paths, config):
@@ -333,7 +335,7 @@ def open_model(config):
     stored = load_config(config.model_path)
     encoder, trained = load_encoder(config.model_path, config.model_num)
     flags = {name: getattr(trained, name) for name in flags_stored("features", "model") if name in trained.given}
-    configuration.adopt(config, flags, config.model_path)
+    configuration.adopt(config, configuration.without_free_text(config, flags), config.model_path)
     configuration.check_relations(config)
     config.model_num = trained.model_num
     return encoder, stored | {"flags": flags}

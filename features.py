@@ -11,7 +11,7 @@ import pathlib
 import re
 import unicodedata
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 
 import numpy as np
@@ -29,6 +29,7 @@ RECORD_KINDS = {"segments": int, "settings": dict, "source": str, "speaker": str
 # Of an Utterance: the kinds of value that each field may have, and the least number.
 UTTERANCE_KINDS = (("file", (str,), None), ("first", (int,), 0), ("count", (int,), 0), ("seconds", (int, float), 0),
                    ("speech_seconds", (int, float), 0), ("dropped", (str,), None), ("condition", (str,), None),
+                   ("text", (str,), None),
                    ("snr", (int, float, NoneType), -1000), ("bandwidth", (int, float, NoneType), 0))
 
 
@@ -81,6 +82,7 @@ class Utterance:
     bandwidth: float | None = None      # Hz, estimated
     condition: str = ""                 # of a copy
     copies: tuple = ()
+    text: str = ""                      # what is said, where that is known
 
     @property
     def session(self):
@@ -97,6 +99,12 @@ class Speaker:
     utterances: tuple
     corpus: str = ""            # the folder that the speaker's folder lies in
     frames: int = 0             # of a segment
+    text: str = ""              # of all utterances, where a person with several texts counts as several speakers
+
+    @property
+    def person(self):
+        """The name of the person, whatever the text."""
+        return self.name.partition("/")[0]
 
     @functools.cached_property
     def voiced(self):
@@ -157,7 +165,7 @@ def parse_utterance(entry):
     copies = tuple(parse_utterance({"file": file, **copy}) for copy in entry.get("copies", ()))
     utterance = Utterance(file, entry["first"], entry["count"], entry["seconds"], entry["speech_seconds"],
                           entry["dropped"], entry.get("snr"), entry.get("bandwidth"), entry.get("condition", ""),
-                          copies)
+                          copies, entry.get("text", ""))
     for name, kinds, least in UTTERANCE_KINDS:
         value = getattr(utterance, name)
         if type(value) not in kinds or (least is not None and value is not None and not least <= value < 2**53):
@@ -242,9 +250,66 @@ def speakers_without_speech(folder):
     return [path.stem for path in paths if not path.with_suffix(".npy").exists()]
 
 
+def people(speakers):
+    """Return the names of the persons among speakers, each once."""
+    return list(dict.fromkeys(speaker.person for speaker in speakers))
+
+
+def text_of(file, speaker):
+    """Return what a recording says by its name: what comes before the first - or _, or after the last behind a name.
+
+    That is backward of backward_03.wav, and 001 of p225_001.wav, a recording of p225.
+    """
+    parts = re.split("[-_]", pathlib.PurePath(file).stem)
+    return parts[-1] if parts[0] == speaker else parts[0]
+
+
+def says(file, text):
+    """Tell whether the name of a recording begins or ends with a text up to _, - or the suffix."""
+    return bool(re.search(f"^{re.escape(text)}(?![^-_])|(?<![^-_]){re.escape(text)}$", pathlib.PurePath(file).stem))
+
+
+def split_texts(speakers):
+    """Return a speaker for each text of each person, where several texts are known."""
+    if len({utterance.text for speaker in speakers for utterance in speaker.utterances}) < 2:
+        return speakers
+    found = []
+    for speaker in speakers:
+        by_text = {}
+        for utterance in speaker.utterances:
+            by_text.setdefault(utterance.text, []).append(utterance)
+        found += [replace(speaker, name=f"{speaker.name}/{text}", text=text, utterances=tuple(own))
+                  for text, own in sorted(by_text.items()) if any(utterance.count for utterance in own)]
+    return found
+
+
+def lone_takes(speakers):
+    """Return speakers of text-dependent features, where the copies of a lone take are utterances, and their number."""
+    found, number = [], 0
+    for speaker in speakers:
+        if len(speaker.voiced) == 1 and speaker.voiced[0].copies:
+            take, number = speaker.voiced[0], number + 1
+            copies = [replace(copy, file=f"{take.file} ({place}: {copy.condition})", text=take.text)
+                      for place, copy in enumerate(take.copies, 1)]
+            speaker = replace(speaker, utterances=(replace(take, copies=()), *copies))
+        found.append(speaker)
+    return found, number
+
+
+def protocol_speakers(speakers, tdsv):
+    """Return the speakers as training and test draw them, by text and of lone takes, and notes on them."""
+    speakers = split_texts(speakers)
+    if not tdsv:
+        return speakers, []
+    speakers, number = lone_takes(speakers)
+    return speakers, [f"{number} speakers have one take each: its noised copies are their utterances, so enrolment and "
+                      "probe share a take, and error rates are too low"] if number else []
+
+
 def feature_settings(config):
-    """Return the flags that features depend on."""
-    return {name: getattr(config, name) for name in configuration.flags_stored("features")}
+    """Return the flags that features depend on: but for the segment length of the other mode."""
+    other = configuration.segment_flag(not config.tdsv)
+    return {name: getattr(config, name) for name in configuration.flags_stored("features") if name != other}
 
 
 def read_settings(folder):
@@ -263,15 +328,30 @@ def adopt_settings(config, stored, settings, folder):
     configuration.adopt(config, {name: settings[name] for name in names}, folder)
 
 
+def check_mode(settings, wanted, folder):
+    """Refuse features of the other mode, by name."""
+    kinds = {False: "text-independent", True: "text-dependent"}
+    if settings and "tdsv" in settings and settings["tdsv"] != wanted.get("tdsv", False):
+        theirs, ours = kinds[settings["tdsv"]], kinds[not settings["tdsv"]]
+        raise InputError(f"{folder} holds {theirs} features (--tdsv {settings['tdsv']}), and {ours} ones are wanted "
+                         f"(--tdsv {not settings['tdsv']}): preprocess the audio again, or take another model",
+                         f"{folder} was made {theirs}, the model is {ours}: enrol from the audio again")
+
+
 def check_features(speakers, settings, wanted, folder):
     """Refuse features made with other settings than the dict `wanted`; return notes on those that do not say how."""
+    settings = configuration.with_later_flags(settings) if settings else None
+    check_mode(settings, wanted, folder)
+    flag = configuration.segment_flag(wanted.get("tdsv"))
     for speaker in speakers:
-        if speaker.frames != wanted["tisv_frame"] and speaker.frames != (settings or {}).get("tisv_frame"):
+        if speaker.frames != wanted[flag] and speaker.frames != (settings or {}).get(flag):
             raise InputError(f"{speaker.path} holds segments of {speaker.frames} frames: "
-                             f"--tisv_frame is {wanted['tisv_frame']}")
+                             f"--{flag} is {wanted[flag]}")
     if settings is None:
         return [f"{folder} does not say how its features were made: each row counts as an utterance"]
     for name, value in wanted.items():
+        if name == "tdsv_text" and value in (None, "all"):          # any will do
+            continue
         if settings.get(name) != value:
             theirs, value = map(configuration.spelled, (settings.get(name), value))
             raise InputError(f"{folder} was made with --{name} {theirs}, the model with {value}: preprocess the audio "

@@ -103,13 +103,14 @@ def training_speakers(config, stored):
     features.adopt_settings(config, stored.get("kept", {}), settings, config.train_path)
     configuration.check_relations(config)
     notes = features.check_features(speakers, settings, features.feature_settings(config), config.train_path)
+    speakers, more = features.protocol_speakers(speakers, config.tdsv)
     training, validation = utils.split_validation(
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
         names=stored["validation"] if config.restore else None, seen=stored.get("training", ()))
     if len(training) < config.speaker_number:
         raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
                          "training speakers; lower it")
-    return training, validation, notes
+    return training, validation, notes + more
 
 
 def adopt_base(config):
@@ -127,7 +128,7 @@ def adopt_base(config):
     if config.restore:
         kept += flags_stored("run") + tuple(name for name in flags_stored("progress") if name not in config.given)
     else:                           # an older model may begin a run on features that are younger than it
-        kept = [name for name in kept if not configuration.flags()[name].optional]
+        kept = [name for name in kept if not configuration.flags()[name].optional and not name.startswith("tdsv")]
     flags = {name: stored["flags"][name] for name in kept if name in stored["flags"]}
     configuration.adopt(config, flags, base)
     return stored | {"kept": flags}
@@ -144,7 +145,7 @@ def differs_in_features(config, stored):
 def membership_notes(config, stored, training):
     """Return a note where a run goes on with other speakers than it began with."""
     known = set(stored.get("speakers", ())) if config.restore else set()
-    changed = known ^ {speaker.name for speaker in training}
+    changed = known ^ set(features.people(training))
     if not known or not changed:
         return []
     return [f"{len(changed)} training speakers came or went since this run began: its batches are not those of a run "
@@ -156,7 +157,7 @@ def write_config(config, stored, encoder, *, training, validation, notes):
 
     "speakers" are those of this run's batches; "training" has those of the base that it started from, too.
     """
-    names = [speaker.name for speaker in training]
+    names = features.people(training)
     normalisation = {"mean": encoder.mean.numpy().tolist(), "deviation": encoder.deviation.numpy().tolist()}
     commands = stored["commands"] if config.restore else []
     write_json(os.path.join(config.model_path, "config.json"), {
@@ -165,7 +166,7 @@ def write_config(config, stored, encoder, *, training, validation, notes):
         "commands": [*commands, shlex.join(sys.argv)], "versions": common.versions(),
         "normalisation": stored["normalisation"] if config.restore else normalisation,
         "speakers": names, "training": sorted({*names, *stored.get("training", ())}),
-        "validation": [speaker.name for speaker in validation]})
+        "validation": features.people(validation)})
 
 
 def training_summary(encoder, config, training, validation):
@@ -174,16 +175,17 @@ def training_summary(encoder, config, training, validation):
 
     utterances = sum(len(speaker.voiced) for speaker in training)
     size = f"{config.num_layer} x ({config.hidden}, {config.proj})"
+    people, validating = len(features.people(training)), len(features.people(validation))
     lines = [f"encoder: {size}, {trainable_numbers(encoder):,} trainable numbers",
-             f"training: {len(training)} speakers, {utterances} utterances; validation: {len(validation)} speakers"]
+             f"training: {people} speakers, {utterances} utterances; validation: {validating} speakers"]
     if not validation:
         strange = ", which --init_from was not trained on" if config.init_from else ""
         lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances{strange}; "
                      f"--valid_ratio {config.valid_ratio} gives fewer: no EER is measured and no threshold stored; "
                      "python test.py --store_threshold True measures one on test speakers")
     elif any(utterance.copies for speaker in validation for utterance in speaker.voiced) and (
-            len(validation) < CALIBRATION_SPEAKERS):
-        lines.append(f"{len(validation)} validation speakers are too few for thresholds that know conditions, "
+            validating < CALIBRATION_SPEAKERS):
+        lines.append(f"{validating} validation speakers are too few for thresholds that know conditions, "
                      f"{CALIBRATION_SPEAKERS} would do: there will be one threshold for all")
     return lines
 
@@ -407,8 +409,8 @@ class Trainer:
         best = (embedding.read_thresholds(self.folder) or {}).get("best")
         if validation and (best is None or validation.loss <= best.get("valid_loss", math.inf)):
             best = {"model_num": self.iteration, "valid_loss": validation.loss, "valid_eer": validation.evaluation.eer}
-            source = (f"{len(self.validation)} validation speakers, {self.config.utterance_number} enrolment "
-                      "utterances each")
+            source = (f"{len(validation.evaluation.people)} validation speakers, {self.config.utterance_number} "
+                      "enrolment utterances each")
             self.export()
             embedding.store_thresholds(self.folder, self.iteration, validation.evaluation, source, best=best,
                                        trials=self.calibration_trials(validation.evaluation))
@@ -420,7 +422,7 @@ class Trainer:
 
     def calibration_trials(self, evaluation):
         """Return the trials of a calibration that knows conditions; None without copies or of few speakers."""
-        if not evaluation.copies or len(evaluation.speakers) < CALIBRATION_SPEAKERS:
+        if not evaluation.copies or len(evaluation.people) < CALIBRATION_SPEAKERS:
             return None
         embed_rows = functools.partial(embedding.embed_rows, self.encoder)
         return protocol.calibration_trials(evaluation, embed_rows, self.validation, self.config)

@@ -114,21 +114,35 @@ class Evaluation:
                  "enrolled_seconds": np.array(enrolled, float), "enrolments": float(m)}
         return {name: np.broadcast_to(values, self.scores.shape) for name, values in known.items()}
 
-    def scored(self):
-        """Return all P x S trials as Scored."""
+    def scored(self, trials=None):
+        """Return trials, a mask (P, S), as Scored: without it all that count."""
         n_probes, n_speakers = self.scores.shape
-        numbers = {name: number for number, name in enumerate(self.speakers)}
+        people = {name: number for number, name in enumerate(self.people)}
+        numbers = {name: people[name.partition("/")[0]] for name in self.speakers}
         names = np.repeat([f"{owner}/{file}" for owner, file in self.probes], n_speakers)
         owners = np.repeat([numbers[owner] for owner, _ in self.probes], n_speakers)
         vectors = {}
         if self.probe_vectors is not None:
             vectors = {name: unit_mean(own) for name, own in zip(self.speakers, self.enrolment_vectors, strict=True)}
             vectors.update(zip(names[::n_speakers].tolist(), self.probe_vectors, strict=True))
-        kept = self.compared.ravel()
-        enrolled = np.tile(np.arange(n_speakers), n_probes)[kept]
+        kept = self.compared.ravel() if trials is None else trials.ravel()
+        places = np.tile(np.arange(n_speakers), n_probes)[kept]
+        enrolled = np.array([numbers[name] for name in self.speakers])[places]
         known = {name: values.ravel()[kept] for name, values in self.known.items()} if self.enrolments else {}
-        return Scored([self.speakers[number] for number in enrolled], names[kept].tolist(), self.scores.ravel()[kept],
+        return Scored([self.speakers[place] for place in places], names[kept].tolist(), self.scores.ravel()[kept],
                       self.labels.ravel()[kept], enrolled, owners[kept], vectors, known)
+
+    @property
+    def people(self):
+        """The names of the persons among the speakers, who may say several texts."""
+        return list(dict.fromkeys(name.partition("/")[0] for name in self.speakers))
+
+    def other_texts(self):
+        """Return as Scored the trials of the right speaker, who says the right text or another; None of one text."""
+        enrolled = np.array([name.partition("/")[0] for name in self.speakers])
+        owners = np.array([owner.partition("/")[0] for owner, _ in self.probes])
+        own = owners[:, np.newaxis] == enrolled
+        return self.scored(own) if (own & ~self.labels).any() else None
 
     @property
     def without_speech(self):
@@ -178,7 +192,8 @@ class Evaluation:
         """Return the similarities and what was done, as a test prints it."""
         with np.printoptions(precision=2, suppress=True):
             lines = [str(self.matrix())]
-        lines += [f"{len(self.speakers)} speakers, each enrolled with {self.enrolment_utterances} utterances",
+        each = "each" if len(self.people) == len(self.speakers) else "each of their texts"
+        lines += [f"{len(self.people)} speakers, {each} enrolled with {self.enrolment_utterances} utterances",
                   f"{self.without_speech} of {len(self.probes)} probes without speech, scored below all others"]
         if self.embedded_seconds:
             lines.append(f"embedding: {self.embedded_seconds / self.elapsed_seconds:.0f} x real time")
@@ -195,7 +210,7 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     speakers : list of features.Speaker
     m : int
     within_corpora : bool
-        Only speakers of one corpus are compared.
+        Only speakers of one corpus are compared; of one text they are in any case.
 
     Returns
     -------
@@ -218,7 +233,8 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
     mixed = sum(mixes_sessions(speaker, *parts) for speaker, parts in zip(speakers, parted, strict=True))
     notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
-    corpora = np.unique([one.corpus for one in speakers], return_inverse=True)[1] if within_corpora else None
+    groups = [f"{one.text}/{one.corpus if within_corpora else ''}" for one in speakers]
+    corpora = np.unique(groups, return_inverse=True)[1] if len(set(groups)) > 1 or within_corpora else None
     labels = np.array([owner for owner, _ in probes])[:, np.newaxis] == np.array(names)
     vectors = np.array([d_vectors.get(probe, silence) for probe in probes])
     return Evaluation(
@@ -311,7 +327,8 @@ def calibration_trials(evaluation, embed_rows, speakers, config):
     by_name = {speaker.name: speaker for speaker in speakers}
     owners = [by_name[owner] for owner, _ in evaluation.probes]
     whole = [evaluation.originals, *evaluation.copies]
-    short = [shorten(embed_rows, owners, probes, seconds, config) for probes in whole for seconds in SHORT_SECONDS]
+    short = [shorten(embed_rows, owners, probes, seconds, config) for probes in whole for seconds in SHORT_SECONDS
+             if not config.tdsv]            # a part of a take is another text
     corpora = np.zeros(len(evaluation.speakers), int) if evaluation.corpora is None else evaluation.corpora
     parts = []
     for probes in whole + short:
@@ -348,7 +365,12 @@ def speakers_to_test(config, stored):
             raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
         chosen = np.random.default_rng(config.seed).choice(len(speakers), config.speaker_number, replace=False)
         speakers = [speakers[i] for i in sorted(chosen)]
-    return speakers, notes
+    speakers, more = features.protocol_speakers(speakers, config.tdsv)
+    few = {speaker.name for speaker in speakers if speaker.text and len(speaker.voiced) <= config.utterance_number}
+    if few:
+        more.append(f"{len(few)} of {len(speakers)} pairs of speaker and text are left out, with at most "
+                    f"{config.utterance_number} takes: {', '.join(sorted(few)[:5])}")
+    return [speaker for speaker in speakers if speaker.name not in few], notes + more
 
 
 def provenance_notes(stored, speakers, folder):

@@ -294,9 +294,10 @@ def read_enrolment(path, config):
         raise InputError(f"{path} is {record['speaker']}'s here: choose a name that differs in more than capitals")
     if config.replace:
         return record
+    settings = configuration.with_later_flags(record["settings"])
     for name, value in features.feature_settings(config).items():
-        if record["settings"].get(name) != value:
-            theirs, ours = map(configuration.spelled, (record["settings"].get(name), value))
+        if settings.get(name) != value:
+            theirs, ours = map(configuration.spelled, (settings.get(name), value))
             problem = f"{path} was made with --{name} {theirs}, the model has {ours}"
             raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
     if len(features.open_features(path)) != record["segments"]:
@@ -373,7 +374,8 @@ def adopt_model(config):
                          f"There is no model in {config.model_path}.")
     flags = stored["flags"] if stored else configuration.with_later_flags({})
     names = [name for name in configuration.flags_stored("features") if name in flags]
-    configuration.adopt(config, {name: flags[name] for name in names}, config.model_path)
+    flags = configuration.without_free_text(config, {name: flags[name] for name in names})
+    configuration.adopt(config, flags, config.model_path)
     configuration.check_relations(config)
 
 

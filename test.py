@@ -51,6 +51,7 @@ class Findings:
     conditions: list = field(default_factory=list)      # (name, measures.Scored) of the probes under each
     stored: dict = None             # the model's thresholds
     trials: measures.KnownTrials = None         # for a calibration that knows conditions
+    other_texts: measures.Scored = None         # the right speaker with the right text or another
 
 
 # ---- trial lists ------------------------------------------------------------------------------------------------
@@ -258,10 +259,10 @@ def score_speakers(config):
     trials = None
     if config.conditions and config.store_threshold:
         trials = protocol.calibration_trials(evaluation, embed_rows, speakers, config)
-    return Findings(encoder, evaluation.scored(), seconds, [speaker.path for speaker in speakers],
+    return Findings(encoder, evaluation.scored(), seconds, list(dict.fromkeys(speaker.path for speaker in speakers)),
                     evaluation.notes + embedding.model_notes(config, stored) + notes, evaluation,
                     speaker_conditions(embed_rows, speakers, evaluation, config),
-                    embedding.load_thresholds(config.model_path, config.model_num), trials)
+                    embedding.load_thresholds(config.model_path, config.model_num), trials, evaluation.other_texts())
 
 
 def speaker_conditions(embed_rows, speakers, evaluation, config):
@@ -270,7 +271,7 @@ def speaker_conditions(embed_rows, speakers, evaluation, config):
     owners = [by_name[owner] for owner, _ in evaluation.probes]
     rows = [("as recorded", evaluation.scored())]
     rows += [(probes.condition, evaluation.under(probes).scored()) for probes in evaluation.copies]
-    for seconds in PROBE_SECONDS:
+    for seconds in () if config.tdsv else PROBE_SECONDS:            # a part of a take is another text
         probes = protocol.shorten(embed_rows, owners, evaluation.originals, seconds, config)
         there = np.array([utterance is not None for utterance in probes.utterances])
         kept = np.broadcast_to(there[:, np.newaxis], evaluation.scores.shape)[evaluation.compared]
@@ -371,7 +372,7 @@ def gather_figures(findings, config):
         figures["snorm"] = {"cohort": str(config.snorm), "speakers": len(others),
                             "highest": min(COHORT, len(others)), "measures": after}
     if findings.evaluation:
-        names = findings.evaluation.speakers
+        names = findings.evaluation.people
         rows = worst_speakers(scored, names, figures["points"]["eer"]["threshold"])
         figures |= protocol_figures(findings.evaluation) | {
             "worst_speakers": [dict(zip(("speaker", "rejected", "accepted", "confused_with"), row, strict=True))
@@ -379,6 +380,9 @@ def gather_figures(findings, config):
     rows = common.progress(findings.conditions, desc="conditions", unit="condition", disable=not config.conditions)
     if findings.conditions:
         figures["conditions"] = [condition_figures(*row, config, findings.stored) for row in rows]
+    if findings.other_texts:
+        figures["conditions"].append(condition_figures("right speaker, another text", findings.other_texts, config,
+                                                       findings.stored))
     if config.conditions and calibration:
         figures["pooled"] = pooled_costs(findings.conditions, calibration)
     return figures | {
@@ -429,7 +433,7 @@ def work(config):
     if config.save_embeddings:
         save_embeddings(config.save_embeddings, findings)
     if config.store_threshold:
-        source = f"{len(evaluation.speakers)} test speakers, {config.utterance_number} enrolment utterances each"
+        source = f"{len(evaluation.people)} test speakers, {config.utterance_number} enrolment utterances each"
         embedding.store_thresholds(config.model_path, config.model_num, evaluation, source, trials=findings.trials)
         print(f"stored with {config.model_path}: {measures.describe_points(evaluation.points)}")
         if evaluation.targets < report.FEWEST_TARGETS:

@@ -80,14 +80,18 @@ def speaker_pools(speakers, n, m, *, weigh=False, one_corpus=False):
     The chances (P,) within a pool are None where all are drawn alike. With `weigh`, one is drawn as often as it has
     utterances, up to m: one with a single recording, whose crops share room, microphone and mood, 1 / m as often as one
     with m. With `one_corpus`, each corpus is a pool, so that no channel or language tells the speakers of a batch
-    apart; it is drawn as often as it has utterances, and corpora with fewer than n speakers count as one.
+    apart; it is drawn as often as it has utterances, and corpora with fewer than n speakers count as one. Each text is
+    a pool in any case. InputError where no pool holds n speakers.
     """
-    corpora = np.array([speaker.corpus if one_corpus else "" for speaker in speakers])
-    sizes = collections.Counter(corpora.tolist())
-    corpora[[sizes[corpus] < n for corpus in corpora.tolist()]] = ""
+    groups = [(speaker.text, speaker.corpus if one_corpus else "") for speaker in speakers]
+    sizes = collections.Counter(groups)
+    groups = [group if sizes[group] >= n else (group[0], "") for group in groups]
     utterances = np.array([len(speaker.voiced) for speaker in speakers])
-    members = [np.flatnonzero(corpora == name) for name in np.unique(corpora)]
+    members = [np.flatnonzero([own == group for own in groups]) for group in sorted(set(groups))]
     members = [places for places in members if len(places) >= n]
+    if not members:
+        raise InputError(f"--speaker_number is {n}: no text, all of whose speakers a batch is of, has so many: lower "
+                         "it")
     chances = np.array([utterances[places].sum() for places in members]) / utterances[np.concatenate(members)].sum()
     weights = [np.minimum(utterances[places], m) if weigh else None for places in members]
     return [(chance, places, None if weight is None else weight / weight.sum())
@@ -243,17 +247,19 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
     """
     if names is None:
         names = []
+        few = {speaker.person for speaker in speakers if len(speaker.voiced) <= m}
         for corpus in sorted({speaker.corpus for speaker in speakers}):
-            able = [speaker.name for speaker in speakers if speaker.corpus == corpus and len(speaker.voiced) > m]
+            able = features.people(speaker for speaker in speakers if speaker.corpus == corpus)
+            able = [name for name in able if name not in few]
             unseen = [name for name in able if name not in seen]
             number = min(round(ratio * len(able)), len(unseen))
             names += rng.choice(unseen, number, replace=False).tolist() if number >= 2 else []
     names = set(names)
-    missing = names - {speaker.name for speaker in speakers}
+    missing = names - set(features.people(speakers))
     if missing:
         raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
-    return ([speaker for speaker in speakers if speaker.name not in names],
-            [speaker for speaker in speakers if speaker.name in names])
+    return ([speaker for speaker in speakers if speaker.person not in names],
+            [speaker for speaker in speakers if speaker.person in names])
 
 
 # ---- the course of training -------------------------------------------------------------------------------------

@@ -103,9 +103,9 @@ def known_of(probe, voice):
             "bandwidth": np.nan if probe.bandwidth is None else probe.bandwidth}
 
 
-def beyond_measure(probe):
-    """Return in words how a probe is outside of what models are measured on."""
-    known = {"probe_seconds": probe.seconds, "snr": probe.snr, "bandwidth": probe.bandwidth}
+def beyond_measure(probe, tdsv=False):
+    """Return in words how a probe is outside of what models are measured on; the words of a text may be short."""
+    known = {"probe_seconds": None if tdsv else probe.seconds, "snr": probe.snr, "bandwidth": probe.bandwidth}
     return [f"outside of what was measured: {words}, this verdict is not reliable" for name, bound, words in BEYOND
             if known[name] is not None and known[name] < bound]
 
@@ -324,8 +324,8 @@ class Verifier:
         best = next(voice for voice in voices if voice.name == order[0])
         return Verdict(
             probe.name, "", best.name, scores[best.name], ratios[best.name], thresholds[best.name], best.seconds,
-            probe.seconds, probe.snr, probe.bandwidth, beyond_measure(probe), [(name, scores[name]) for name in order],
-            {name: threshold.value for name, threshold in thresholds.items()})
+            probe.seconds, probe.snr, probe.bandwidth, beyond_measure(probe, self.config.tdsv),
+            [(name, scores[name]) for name in order], {name: threshold.value for name, threshold in thresholds.items()})
 
 
 def enrolled_voices(verifier):
