@@ -83,8 +83,6 @@ def make_corpus(name, folder, beside):
     """Make the folder of a corpus in the folder `beside` and rename it; filelock.Timeout where another program does."""
     beside.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(beside / ".lock", timeout=0):
-        for left in beside.glob("tmp*"):            # by a killed run
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
         archive = fetch(name, beside)
         with tempfile.TemporaryDirectory(dir=beside) as temporary:
             corpus = unpack(name, archive, temporary)
