@@ -22,13 +22,14 @@ import scipy
 import soundfile
 
 import audio
-from common import InputError, LazyModule
+from common import InputError, LazyModule, write_whole
 
 BABBLERS = (3, 7)            # voices in a babble, at least and at most
 NEIGHBOURS = 50              # other voices that may babble behind a speaker
 HUMS = (50, 60)              # Hz of the mains
 ROOMS = 32                   # simulated rooms of each reverberation time
 RT60_STEP = 0.05             # s between reverberation times of rooms that are drawn
+PIECE_SECONDS = 30           # of each piece of noise that is cut from pairs of recordings
 PHONE_RATE = 8000            # Hz
 PHONE_BAND = (300, 3400)     # Hz
 CODEC_RATE = 16000           # Hz at which codecs work
@@ -343,3 +344,35 @@ def find_noises(folder):
     if not files:
         raise InputError(f"--noise_raw_path is {folder}: it holds no recordings")
     return tuple(files)
+
+
+def cut_noise(clean_path, noisy_path, target, *, pieces, sr):
+    """Write the noise that recordings in noisy_path have and those of the same names in clean_path lack, to a folder.
+
+    Pairs spread over all of them are subtracted until there are 30 s for each piece. Raises InputError where a pair is
+    incomplete, or not of one length.
+    """
+    folders = {"clean_path": pathlib.Path(clean_path), "noisy_path": pathlib.Path(noisy_path)}
+    for flag, folder in folders.items():
+        if not folder.is_dir() or not recordings_of(str(folder)):
+            raise InputError(f"--{flag} is {folder}: there is no such folder, or no recording in it")
+    files, parts = audio.audio_files(noisy_path)[0], []
+    for place in np.random.default_rng(0).permutation(len(files)):
+        if sum(map(len, parts)) < PIECE_SECONDS * pieces * sr:
+            parts.append(noise_between(*(folder / files[place] for folder in folders.values()), sr))
+    for number, piece in enumerate(np.array_split(np.concatenate(parts), pieces)):
+        write_whole(pathlib.Path(target, f"noise_{number:03}.wav"),
+                    lambda file, piece=piece: soundfile.write(file, piece, sr, "FLOAT", format="WAV"))
+    for path in pathlib.Path(target).glob("noise_[0-9][0-9][0-9].wav"):            # of an earlier run with more pieces
+        if int(path.stem[-3:]) >= pieces:
+            path.unlink()
+
+
+def noise_between(clean, noisy, sr):
+    """Return the difference (S,) of a noisy recording and the clean one that it was made of."""
+    if not clean.exists():
+        raise InputError(f"{noisy} has no clean counterpart {clean}: both folders need the same names")
+    waves = audio.load_audio(noisy, sr), audio.load_audio(clean, sr)
+    if len(waves[0]) != len(waves[1]):
+        raise InputError(f"{noisy} has {len(waves[0])} samples and {clean} {len(waves[1])}: they are not aligned")
+    return waves[0] - waves[1]

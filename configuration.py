@@ -114,6 +114,8 @@ def flags():
 def add_path_flags(add):
     """Add the flags of where data lie and who is tested."""
     add("raw_path", "./raw_data", "audio, one folder per speaker", readers=EVERYONE)
+    add("download", None, "fetch this public corpus into --raw_path, a new folder, unless it is there",
+        choices=("librispeech-dev-clean", "librispeech-test-clean"), readers="data_preprocess")
     add("train_path", "./train_tisv", "features of the training speakers", readers="data_preprocess model",
         stored="progress")
     add("test_path", "./test_tisv", "features of the test speakers", readers="data_preprocess model test")

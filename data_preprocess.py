@@ -3,6 +3,7 @@
     python data_preprocess.py --raw_path DIR                     DIR/<speaker>/**/*.wav, .flac, .ogg, .opus, .mp3 ...
     python data_preprocess.py --raw_path DIR --sr 16000 --train_path ./train --test_path ./test
     python data_preprocess.py --raw_path DIR --copies 4 --noise_raw_path NOISES     training also hears noise, rooms
+    python data_preprocess.py --download librispeech-dev-clean                      fetches ./raw_data first
 
 Where the only sub-folders of DIR are `train` and `test`, that split is kept. A rerun does only what changed.
 """
@@ -11,11 +12,16 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import shutil
 import sys
+import tarfile
+import tempfile
+import zlib
 from dataclasses import dataclass, replace
 
+import filelock
 import numpy as np
-import soundfile
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import audio
@@ -23,10 +29,124 @@ import common
 import conditions
 import configuration
 import features
-from common import InputError, progress, write_json, write_whole
+from common import InputError, progress, write_json
 from features import feature_settings, speaker_name, visible_paths
 
-NOISE_SECONDS = 30           # of each piece of noise that is cut from pairs of recordings
+LIBRISPEECH = "https://www.openslr.org/resources/12"
+CORPORA = {     # the address of each --download and its MD5, which LIBRISPEECH/md5sum.txt states
+    "librispeech-dev-clean": (f"{LIBRISPEECH}/dev-clean.tar.gz", "42e2234ba48799c1f50f24a7926300a1"),
+    "librispeech-test-clean": (f"{LIBRISPEECH}/test-clean.tar.gz", "32fa31d27d2e1cad72775fee3f4849a9")}
+# What the archive of a part may hold: five texts, and <speaker>/<chapter>/ with recordings and their transcript.
+MEMBER = "LibriSpeech(/[A-Z]+[.]TXT|/{part}(/[0-9]+(/[0-9]+(/[0-9-]+([.]flac|[.]trans[.]txt))?)?)?)?"
+LARGEST_RATIO = 10          # of the size of what is unpacked and that of its archive: FLAC cannot be compressed
+SERVER_SECONDS = 30         # that a server may be silent
+ORIGIN = ".origin.json"     # in a folder that --download made: which corpus it is
+
+
+# ---- a public corpus ----------------------------------------------------------------------------------------------
+
+def download(name, raw_path):
+    """Make a folder raw_path/<speaker>/<chapter>/<utterance>.flac of a public corpus, unless it is there.
+
+    It is made in a hidden folder beside and renamed once it is whole; an archive that a stopped run has fetched is
+    used there, and goes when it is unpacked.
+
+    Parameters
+    ----------
+    name : str
+        A key of CORPORA.
+    raw_path : str or Path
+        A folder that is this corpus, is empty, or does not exist.
+
+    Raises
+    ------
+    InputError
+        If raw_path holds anything else, the archive cannot be fetched or has another checksum, or a member of it is
+        not what MEMBER describes. Nothing of it stays.
+    """
+    folder = pathlib.Path(raw_path).resolve()
+    beside = folder.with_name(f".{folder.name}.download")
+    if not is_downloaded(name, folder):
+        try:
+            make_corpus(name, folder, beside)
+        except InputError:
+            shutil.rmtree(beside)
+            raise
+        except filelock.Timeout as error:
+            raise InputError(f"--download is {name}: another program is making {raw_path}; wait for it") from error
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt("stopped by the keyboard; run the same command again") from stop
+    shutil.rmtree(beside, ignore_errors=True)       # or what a run that was killed at this line left
+
+
+def make_corpus(name, folder, beside):
+    """Make the folder of a corpus in the folder `beside` and rename it; filelock.Timeout where another program does."""
+    beside.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(beside / ".lock", timeout=0):
+        archive = fetch(name, beside)
+        with tempfile.TemporaryDirectory(dir=beside) as temporary:
+            corpus = unpack(name, archive, temporary)
+            if folder.exists():
+                folder.rmdir()
+            corpus.rename(folder)
+
+
+def is_downloaded(name, folder):
+    """Tell whether a folder is this corpus; InputError where it holds anything else."""
+    found = common.read_json(folder / ORIGIN, lambda origin: origin["corpus"])
+    if found and found != name:
+        raise InputError(f"--raw_path is {folder}: that is {found}; name another folder for --download {name}")
+    if not found and folder.exists() and (any(folder.iterdir()) or folder.is_mount() or folder.samefile(os.curdir)):
+        raise InputError(f"--raw_path is {folder}: --download {name} needs a new folder, or one that is empty and "
+                         "neither a mount nor the current folder; leave --download out to use what is there")
+    return bool(found)
+
+
+def fetch(name, folder):
+    """Return the path of a corpus's archive in a folder, where it is fetched to unless it is there whole."""
+    import pooch
+    import requests
+
+    url, md5 = CORPORA[name]
+    file = url.rpartition("/")[2]
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        with progress(desc=file, total=1, unit="B", unit_scale=True, delay=1) as bar:   # pooch corrects a total above 0
+            bar.reset = lambda: setattr(bar, "n", 0)            # it calls this at the end: the speed shall stay
+            downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=SERVER_SECONDS)
+            return pathlib.Path(pooch.retrieve(url, f"md5:{md5}", file, folder, downloader=downloader))
+    except requests.RequestException as error:
+        raise InputError(f"--download is {name}: {url} cannot be fetched ({error}): look at the connection and run "
+                         "again, or unpack the archive yourself and give its folder as --raw_path") from error
+    except ValueError as error:
+        raise InputError(f"--download is {name}: {error} Run again; if it comes to the same, {url} is not the file "
+                         "that it was") from error
+
+
+def unpack(name, archive, folder):
+    """Unpack a corpus's archive into a folder; return the folder of its speakers, which says where it is from."""
+    part, size = name.removeprefix("librispeech-"), 0
+    expected = re.compile(MEMBER.format(part=part))
+    try:
+        with tarfile.open(archive, "r:gz") as members:
+            members.extraction_filter = getattr(tarfile, "data_filter", None)       # Python 3.11.4 has it (PEP 706)
+            for member in progress(members, desc="unpacking", unit="file", delay=1):
+                size += member.size
+                if not expected.fullmatch(member.name) or not (member.isreg() or member.isdir()):
+                    raise InputError(f"--download is {name}: its archive holds {member.name!r}, which is no recording "
+                                     "of this corpus; nothing was unpacked")
+                if size > LARGEST_RATIO * archive.stat().st_size:
+                    raise InputError(f"--download is {name}: {member.name!r} and what comes before it in the archive "
+                                     f"are over {LARGEST_RATIO} times its size; nothing was unpacked")
+                members.extract(member, folder)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"--download is {name}: its archive cannot be unpacked ({error})") from error
+    corpus = pathlib.Path(folder, "LibriSpeech", part)
+    for text in corpus.parent.glob("*.TXT"):        # the licence among them
+        text.rename(corpus / text.name)
+    write_json(corpus / ORIGIN, {"corpus": name, "url": CORPORA[name][0], "md5": CORPORA[name][1]})
+    return corpus
+
 
 # ---- the corpus -------------------------------------------------------------------------------------------------
 
@@ -354,45 +474,12 @@ def find_noises(config):
     With --clean_path and --noisy_path, that is made first.
     """
     if config.clean_path:
-        cut_noise(config)
+        conditions.cut_noise(config.clean_path, config.noisy_path, config.noise_path, pieces=config.noise_filenum,
+                             sr=config.sr)
     noises = conditions.find_noises(config.noise_raw_path) if config.noise_raw_path else ()
     if config.clean_path or (config.tdsv and os.path.isdir(config.noise_path)):
         noises += tuple(path for path in conditions.recordings_of(config.noise_path) if path not in noises)
     return noises
-
-
-def cut_noise(config):
-    """Write the noise that recordings in --noisy_path have and those in --clean_path lack, in pieces, to --noise_path.
-
-    Pairs of one name, spread over all of them, are subtracted until there are 30 s for each of --noise_filenum pieces.
-    Raises InputError where a pair is incomplete, or not of one length.
-    """
-    clean, noisy = (pathlib.Path(path) for path in (config.clean_path, config.noisy_path))
-    for flag, folder in (("clean_path", clean), ("noisy_path", noisy)):
-        if not folder.is_dir() or not audio.audio_files(folder)[0]:
-            raise InputError(f"--{flag} is {folder}: there is no such folder, or no recording in it")
-    files, pieces, wanted = audio.audio_files(noisy)[0], [], NOISE_SECONDS * config.noise_filenum * config.sr
-    for place in np.random.default_rng(0).permutation(len(files)):
-        if sum(map(len, pieces)) >= wanted:
-            break
-        pieces.append(noise_between(clean / files[place], noisy / files[place], config.sr))
-    target = pathlib.Path(config.noise_path)
-    for number, piece in enumerate(np.array_split(np.concatenate(pieces), config.noise_filenum)):
-        write_whole(target / f"noise_{number:03}.wav",
-                    lambda file, piece=piece: soundfile.write(file, piece, config.sr, "FLOAT", format="WAV"))
-    for path in target.glob("noise_[0-9][0-9][0-9].wav"):       # of an earlier run with more pieces
-        if int(path.stem[-3:]) >= config.noise_filenum:
-            path.unlink()
-
-
-def noise_between(clean, noisy, sr):
-    """Return the difference (S,) of a noisy recording and the clean one that it was made of."""
-    if not clean.exists():
-        raise InputError(f"{noisy} has no clean counterpart {clean}: both folders need the same names")
-    waves = audio.load_audio(noisy, sr), audio.load_audio(clean, sr)
-    if len(waves[0]) != len(waves[1]):
-        raise InputError(f"{noisy} has {len(waves[0])} samples and {clean} {len(waves[1])}: they are not aligned")
-    return waves[0] - waves[1]
 
 
 def work(config):
@@ -403,6 +490,8 @@ def work(config):
     for folder in folders.values():
         adopt_folder(folder, config)
     configuration.check_relations(config)
+    if config.download:
+        download(config.download, config.raw_path)
     parts = find_speakers(config.raw_path, config.test_ratio)
     known = {part: {path.stem for path in pathlib.Path(folder).glob("*.json")} for part, folder in folders.items()}
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
