@@ -165,6 +165,8 @@ def add_model_flags(add):
         high=sys.maxsize, readers=f"test {LISTENERS}")
     add("export", None, "write the model to this folder, without what only training needs, and end", metavar="DIR",
         readers="model")
+    add("format", None, "with --export: write the encoder alone, for other programs", readers="model",
+        choices=("savedmodel", "tflite", "onnx"))
     add("restore", False, "go on with the training run in --model_path", readers="model")
     add("init_from", None, "start a new run from the weights of the model in this folder", metavar="DIR",
         readers="model")
@@ -338,6 +340,8 @@ def flag_problems(config):
             yield f"--{name} and --{other} contradict each other: give one of the two"
     if config.tdsv:
         yield "--tdsv is True: only text-independent speech is built so far; leave it out"
+    if config.format and config.export is None:
+        yield f"--format is {config.format}: give --export, the folder that the encoder is written to"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.trials and "raw_path" not in config.given:
