@@ -294,8 +294,9 @@ def describe_encoder(config):
             "input": f"float32 (batch, frames, {N_MELS}): log-mel frames, not normalised, the encoder does that",
             "output": f"float32 (batch, {config.proj}): d-vectors of length 1; a score is the cosine of two",
             "wave": "mono voiced speech (top_db, floor_db: audio.py), its RMS at level dB of full scale",
-            "log_mel": "np.log10(librosa.feature.melspectrogram(y=wave, sr=sr, n_fft=nfft, win_length="
-                       f"round(window * sr), hop_length=round(hop * sr), n_mels={N_MELS}, pad_mode='constant').T + 1e-6)",
+            "log_mel": "np.log10(librosa.feature.melspectrogram(y=wave, sr=sr, n_fft=nfft, "
+                       f"win_length=round(window * sr), hop_length=round(hop * sr), n_mels={N_MELS}, "
+                       "pad_mode='constant').T + 1e-6)",
             "segments": f"{embedding.EMBED_FRAMES} frames, every {audio.SEGMENT_HOP} frames of a recording; the "
                         "normalised mean of their d-vectors is the recording's",
             "features": features.feature_settings(config)}
