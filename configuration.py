@@ -165,8 +165,9 @@ def add_model_flags(add):
         high=sys.maxsize, readers=f"test {LISTENERS}")
     add("export", None, "write the model to this folder, without what only training needs, and end", metavar="DIR",
         readers="model")
-    add("format", None, "with --export: write the encoder alone, for other programs", readers="model",
-        choices=("savedmodel", "tflite", "onnx"))
+    add("format", None, "with --export: write the encoder for other programs, to saved_model/, encoder.tflite and "
+        "encoder_int8.tflite, or encoder.onnx, and to features.json what it takes",
+        choices=("savedmodel", "tflite", "onnx"), readers="model")
     add("restore", False, "go on with the training run in --model_path", readers="model")
     add("init_from", None, "start a new run from the weights of the model in this folder", metavar="DIR",
         readers="model")

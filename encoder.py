@@ -1,4 +1,4 @@
-"""The LSTMP encoder in TensorFlow: checkpoints, and the export that listeners run. Training alone imports it.
+"""The LSTMP encoder in TensorFlow: checkpoints, exports. Training and export alone import it.
 
 The encoder is a stack of LSTM layers with a recurrent projection (LSTMP; Sak, Senior, Beaufays 2014) whose last output,
 scaled to length 1, is the d-vector. Shapes: B sequences, T frames, F = 40 channels, H cells, P = D projected.
@@ -33,6 +33,7 @@ SCALE_PROJECTION = 0.5       # gradient scale of the projections
 CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 FILES = ("saved_model", "encoder.tflite", "encoder_int8.tflite", "encoder.onnx")        # that --format writes
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
+
 
 class Encoder(tf.Module):
     """Log-mel frames (B, T, 40) → d-vectors (B, P) of length 1; holds w and b of the similarity (GE2E, eq. 5) too.

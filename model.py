@@ -7,7 +7,7 @@
     python model.py --export DIR                     the model without what only training needs
     python model.py --export DIR --format onnx       its encoder for other programs
 
-Training alone loads TensorFlow; all else runs the exported encoder (embedding.py).
+Training and export load TensorFlow; all else runs the exported encoder (embedding.py).
 """
 import contextlib
 import functools
