@@ -36,6 +36,7 @@ bench: .venv/tests
 	$(BIN)/python tests/benchmark_data.py
 	$(BIN)/python tests/benchmark_verify.py
 	$(BIN)/python tests/benchmark_measures.py
+	$(BIN)/python tests/benchmark_export.py
 	$(BIN)/python tests/benchmark_gui.py pretrained
 
 .venv/done: requirements.txt requirements-listen.txt

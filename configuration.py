@@ -177,6 +177,9 @@ def add_model_flags(add):
         high=sys.maxsize, readers=f"test {LISTENERS}")
     add("export", None, "write the model to this folder, without what only training needs, and end", metavar="DIR",
         readers="model")
+    add("format", None, "with --export: write the encoder for other programs, to saved_model/, encoder.tflite and "
+        "encoder_int8.tflite, or encoder.onnx, and to features.json what it takes",
+        choices=("savedmodel", "tflite", "onnx"), readers="model")
     add("restore", False, "go on with the training run in --model_path", readers="model")
     add("init_from", None, "start a new run from the weights of the model in this folder", metavar="DIR",
         readers="model")
@@ -360,6 +363,8 @@ def flag_problems(config):
             yield f"--{name} and --{other} contradict each other: give one of the two"
     if bool(config.clean_path) != bool(config.noisy_path):
         yield "--clean_path and --noisy_path belong together: their difference is noise; give both or neither"
+    if config.format and config.export is None:
+        yield f"--format is {config.format}: give --export, the folder that the encoder is written to"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.trials and "raw_path" not in config.given:

@@ -334,11 +334,16 @@ def open_model(config):
     """
     stored = load_config(config.model_path)
     encoder, trained = load_encoder(config.model_path, config.model_num)
+    return encoder, stored | {"flags": adopt_trained(config, trained)}
+
+
+def adopt_trained(config, trained):
+    """Give config the feature flags, sizes and checkpoint number of a model's config; return these flags, a dict."""
     flags = {name: getattr(trained, name) for name in flags_stored("features", "model") if name in trained.given}
     configuration.adopt(config, configuration.without_free_text(config, flags), config.model_path)
     configuration.check_relations(config)
     config.model_num = trained.model_num
-    return encoder, stored | {"flags": flags}
+    return flags
 
 
 def model_notes(config, stored):

@@ -1,4 +1,4 @@
-"""The LSTMP encoder in TensorFlow: checkpoints, and the export that listeners run. Training alone imports it.
+"""The LSTMP encoder in TensorFlow: checkpoints, exports. Training and export alone import it.
 
 The encoder is a stack of LSTM layers with a recurrent projection (LSTMP; Sak, Senior, Beaufays 2014) whose last output,
 scaled to length 1, is the d-vector. Shapes: B sequences, T frames, F = 40 channels, H cells, P = D projected.
@@ -13,22 +13,27 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 import zipfile
 
 import joblib
 import numpy as np
 
+import audio
 import common
 import embedding
+import features
 from audio import N_MELS
-from common import InputError, write_whole
+from common import InputError, write_json, write_whole
 
 tf = common.tensorflow()
 
 SCALE_W_B = 0.01             # gradient scale of w and b
 SCALE_PROJECTION = 0.5       # gradient scale of the projections
 CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
+FILES = ("saved_model", "encoder.tflite", "encoder_int8.tflite", "encoder.onnx")        # that --format writes
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
+
 
 class Encoder(tf.Module):
     """Log-mel frames (B, T, 40) → d-vectors (B, P) of length 1; holds w and b of the similarity (GE2E, eq. 5) too.
@@ -207,7 +212,7 @@ def choose_strategy(config):
 
 # ---- export -----------------------------------------------------------------------------------------------------
 
-def export(encoder, path, model_path, model_num):
+def export(encoder, path, model_path, model_num, quantize=False):
     """Write an encoder as a LiteRT file that embedding.Encoder runs.
 
     Parameters
@@ -219,16 +224,132 @@ def export(encoder, path, model_path, model_num):
         The model folder with the encoder's checkpoint, which is written already: the file tells its fingerprint.
     model_num : int
         The checkpoint's number.
+    quantize : bool
+        Store the weights as integers of 8 bits, of which LiteRT calls the range dynamic.
     """
     function = encoder.__call__.get_concrete_function()
     with common.quiet_libraries():
-        content = tf.lite.TFLiteConverter.from_concrete_functions([function], encoder).convert()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], encoder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantize else []
+        content = converter.convert()
     flags = {"hidden": encoder.hidden, "proj": encoder.proj, "num_layer": len(encoder.layers)}
     origin = {"model_num": model_num, "sha256": embedding.checkpoint_sha256(model_path, model_num), "flags": flags}
     whole = io.BytesIO(content)
     with zipfile.ZipFile(whole, "a") as archive:                 # LiteRT does not read on behind its own data
         archive.writestr(zipfile.ZipInfo(embedding.ORIGIN), json.dumps(origin))
     write_whole(path, lambda file: file.write(whole.getvalue()))
+
+
+def export_model(config):
+    """Write the model in config.model_path to the folder config.export: weights, export, flags, thresholds, history.
+
+    What only training needs, two thirds of a checkpoint, stays behind.
+    """
+    source, target = pathlib.Path(config.model_path), pathlib.Path(config.export)
+    if "ancestor" in embedding.load_config(source):
+        raise InputError(f"--model_path is {source}: an ancestor's model is used as it is; copy its folder")
+    encoder, trained = load_encoder(source, config.model_num)
+    if embedding.checkpoint_numbers(target) or (target / "features.json").exists():
+        raise InputError(f"--export is {target}: there is a model already; name another folder")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "history.csv"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    (target / "thresholds.json").unlink(missing_ok=True)
+    measured = embedding.load_thresholds(source, trained.model_num)        # those of another checkpoint stay behind
+    if measured:
+        best = measured["best"] if (measured["best"] or {}).get("model_num") == trained.model_num else None
+        write_json(target / "thresholds.json", measured | {"best": best})
+    write_checkpoint(tf.train.Checkpoint(encoder=encoder), target, trained.model_num)
+    export(encoder, target / "encoder.tflite", target, trained.model_num)
+    print(f"checkpoint {trained.model_num} of {source} is in {target}")
+
+
+# ---- for other programs -----------------------------------------------------------------------------------------
+
+def export_format(config):
+    """Write the encoder of config.model_path to the folder config.export, as config.format says, for other programs.
+
+    features.json beside it says what it takes. Formats of one model may share a folder.
+    """
+    encoder, trained = load_encoder(config.model_path, config.model_num)
+    notes = embedding.model_notes(config, {"flags": embedding.adopt_trained(config, trained)})
+    target, about = pathlib.Path(config.export), describe_encoder(config)
+    check_target(target, about)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export", dir=target.parent) as folder:
+        WRITERS[config.format](encoder, pathlib.Path(folder), config)
+        write_json(target / "features.json", about)
+        made = sorted(pathlib.Path(folder).iterdir())
+        for path in made:
+            shutil.rmtree(target / path.name, ignore_errors=True)       # a folder does not replace a folder
+            os.replace(path, target / path.name)
+    print(f"checkpoint {config.model_num} of {config.model_path} is in {', '.join(str(target / p.name) for p in made)}")
+    for note in notes:
+        print("note:", note)
+
+
+def describe_encoder(config):
+    """Return what features.json tells: whose encoder it is, what it takes and gives, and the flags of its features."""
+    return {"model_num": config.model_num, "sha256": embedding.checkpoint_sha256(config.model_path, config.model_num),
+            "input": f"float32 (batch, frames, {N_MELS}): log-mel frames, not normalised, the encoder does that",
+            "output": f"float32 (batch, {config.proj}): d-vectors of length 1; a score is the cosine of two",
+            "wave": "mono voiced speech (top_db, floor_db: audio.py), its RMS at level dB of full scale",
+            "log_mel": "np.log10(librosa.feature.melspectrogram(y=wave, sr=sr, n_fft=nfft, "
+                       f"win_length=round(window * sr), hop_length=round(hop * sr), n_mels={N_MELS}, "
+                       "pad_mode='constant').T + 1e-6)",
+            "segments": f"the last {config.tdsv_frame} frames of a take" if config.tdsv else
+                        f"{embedding.EMBED_FRAMES} frames, every {audio.SEGMENT_HOP} frames of a recording; the "
+                        "normalised mean of their d-vectors is the recording's",
+            "features": features.feature_settings(config)}
+
+
+def check_target(target, about):
+    """Raise InputError where the folder `target` holds a model, or encoders of another one than `about` tells of."""
+    if target.exists() and not target.is_dir():
+        raise InputError(f"--export is {target}: that is no folder; name another one")
+    if (target / "config.json").exists() or embedding.checkpoint_numbers(target):
+        raise InputError(f"--export is {target}: there is a model already; name another folder")
+    there = common.read_json(target / "features.json")
+    if there != about and (there is not None or any((target / name).exists() for name in FILES)):
+        raise InputError(f"--export is {target}: there is the encoder of another model; name another folder")
+
+
+def serving_function(encoder):
+    """Return the encoder as a tf.function of `frames` (B, T, 40), which returns {"d_vectors": (B, P)}."""
+    frames = tf.TensorSpec((None, None, N_MELS), name="frames")
+    return tf.function(lambda frames: {"d_vectors": encoder(frames)}, input_signature=[frames])
+
+
+def write_saved_model(encoder, folder, config):
+    """Write saved_model/, which TensorFlow loads without this project."""
+    with common.quiet_libraries():
+        tf.saved_model.save(encoder, str(folder / "saved_model"), signatures=serving_function(encoder))
+
+
+def write_tflite(encoder, folder, config):
+    """Write encoder.tflite and, a third as large, encoder_int8.tflite."""
+    export(encoder, folder / "encoder.tflite", config.model_path, config.model_num)
+    export(encoder, folder / "encoder_int8.tflite", config.model_path, config.model_num, quantize=True)
+
+
+def write_onnx(encoder, folder, config):
+    """Write encoder.onnx."""
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise InputError(f"--format is onnx: its converter is needed and cannot be loaded ({error}): pip install "
+                         "tf2onnx") from error
+    function = serving_function(encoder)
+    with common.quiet_libraries():
+        model, _ = tf2onnx.convert.from_function(function, function.input_signature)
+    for value, names in ((model.graph.input[0], ("batch", "frames")), (model.graph.output[0], ("batch",))):
+        for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            dimension.dim_param = name
+    write_whole(folder / "encoder.onnx", lambda file: file.write(model.SerializeToString()))
+
+
+WRITERS = {"savedmodel": write_saved_model, "tflite": write_tflite, "onnx": write_onnx}
 
 
 def main(argv=None):

@@ -5,8 +5,9 @@
     python model.py                                  test on --test_path (test.py also draws and writes the report)
     python model.py --verify True --enroll_path A --verify_path B       are A and B the same person?
     python model.py --export DIR                     the model without what only training needs
+    python model.py --export DIR --format onnx       its encoder for other programs
 
-Training alone loads TensorFlow; all else runs the exported encoder (embedding.py).
+Training and export load TensorFlow; all else runs the exported encoder (embedding.py).
 """
 import contextlib
 import functools
@@ -14,7 +15,6 @@ import math
 import os
 import pathlib
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -460,34 +460,7 @@ class Trainer:
                       f"EER {row['valid_eer']:.4f}{copies}, loss per probe {row['valid_loss']:.4f}")
 
 
-# ---- export, test, verify ---------------------------------------------------------------------------------------
-
-def export_model(config):
-    """Write the model in config.model_path to the folder config.export: weights, export, flags, thresholds, history.
-
-    What only training needs, two thirds of a checkpoint, stays behind.
-    """
-    import encoder as networks
-
-    source, target = pathlib.Path(config.model_path), pathlib.Path(config.export)
-    if "ancestor" in embedding.load_config(source):
-        raise InputError(f"--model_path is {source}: an ancestor's model is used as it is; copy its folder")
-    encoder, trained = networks.load_encoder(source, config.model_num)
-    if embedding.checkpoint_numbers(target):
-        raise InputError(f"--export is {target}: there is a model already; name another folder")
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "history.csv"):
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-    (target / "thresholds.json").unlink(missing_ok=True)
-    measured = embedding.load_thresholds(source, trained.model_num)        # those of another checkpoint stay behind
-    if measured:
-        best = measured["best"] if (measured["best"] or {}).get("model_num") == trained.model_num else None
-        write_json(target / "thresholds.json", measured | {"best": best})
-    networks.write_checkpoint(tf.train.Checkpoint(encoder=encoder), target, trained.model_num)
-    networks.export(encoder, target / "encoder.tflite", target, trained.model_num)
-    print(f"checkpoint {trained.model_num} of {source} is in {target}")
-
+# ---- test, verify -----------------------------------------------------------------------------------------------
 
 def test(config):
     """Evaluate the model in config.model_path on the speakers of config.test_path, or on the audio of --raw_path.
@@ -506,7 +479,9 @@ def test(config):
 def work(config):
     """Train, verify, export or test, as the flags say."""
     if config.export:
-        return export_model(config)
+        import encoder as networks
+
+        return networks.export_format(config) if config.format else networks.export_model(config)
     if config.verify:
         embedding.choose_model(config)
         verifier = verification.Verifier(config)

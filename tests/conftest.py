@@ -116,6 +116,15 @@ def fails(capsys):
     return run
 
 
+@pytest.fixture
+def block_tensorflow(tmp_path, monkeypatch):
+    """Let processes that are started in the test find this project, and no TensorFlow."""
+    for name in ("tensorflow", "keras", "torch"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text(f"raise ImportError('{name} is blocked')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'blocked'}{os.pathsep}{pathlib.Path(common.__file__).parent}")
+
+
 class Microphone:
     """A PulseAudio daemon of its own whose only source loops a wave that a thread feeds it at the speed of sound."""
 

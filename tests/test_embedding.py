@@ -205,12 +205,8 @@ def test_a_damaged_export_is_one_line(copied):
 # ---- without TensorFlow -----------------------------------------------------------------------------------------
 
 @pytest.fixture
-def run_without_tensorflow(tmp_path, trained, made_features, monkeypatch):
+def run_without_tensorflow(block_tensorflow, tmp_path, trained, made_features, monkeypatch):
     """Return a function that runs a command in a process that cannot import TensorFlow."""
-    for name in ("tensorflow", "keras", "torch"):
-        (tmp_path / "blocked" / name).mkdir(parents=True)
-        (tmp_path / "blocked" / name / "__init__.py").write_text(f"raise ImportError('{name} is blocked')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run(*argv):
