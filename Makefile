@@ -1,4 +1,5 @@
 # make demo    the whole way on synthetic voices, below ./demo
+# make demo-tdsv    the same in text-dependent mode
 # make test    lint and tests
 # make bench   the benchmarks (with PyTorch as the peer of training)
 
@@ -6,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint bench clean
+.PHONY: demo demo-tdsv test lint bench clean
 
 demo: .venv/done
 	rm -rf demo
@@ -21,6 +22,14 @@ demo: .venv/done
 	@echo "  $(BIN)/python model.py --train True --optim adam --beta1 0.9 --beta2 0.999 --lr 0.002 \\"
 	@echo "      --schedule cosine --iteration 10000"
 	@echo "  $(BIN)/python test.py"
+
+demo-tdsv: .venv/done
+	rm -rf demo/tdsv
+	$(BIN)/python tests/voices.py demo/tdsv/raw --texts 1
+	$(BIN)/python data_preprocess.py --tdsv True --raw_path demo/tdsv/raw --train_path demo/tdsv/train --test_path demo/tdsv/test
+	$(BIN)/python model.py --train True --train_path demo/tdsv/train --model_path demo/tdsv/model --speaker_number 8 \
+		--iteration 1000 --optim adam --beta1 0.9 --beta2 0.999 --lr 0.002 --schedule cosine --valid_every 250 --valid_ratio 0.2
+	$(BIN)/python test.py --test_path demo/tdsv/test --model_path demo/tdsv/model --report_path demo/tdsv/report
 
 test: lint .venv-listen/done
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -1,6 +1,7 @@
 """Synthetic voices: a corpus made in seconds, offline, the same each time.
 
     python tests/voices.py demo/raw                 40 voices in demo/raw/train, 8 in demo/raw/test, 12 utterances each
+    python tests/voices.py demo/raw --texts 2       all voices say two texts 12 times: text0_00.wav, text1_00.wav ...
 
 Source-filter synthesis (Fant 1960): a pulse train with breath noise passes a spectral tilt and five formants. A voice
 has a pitch, a vocal-tract length, a breathiness, a tilt, a rate and formants of its own; an utterance has its words,
@@ -76,9 +77,13 @@ def resonators(frequencies, bandwidths):
     return np.stack([1 + a1 + a2, zero, zero, np.ones_like(a1), a1, a2], axis=1)
 
 
-def utterance(voice, seconds, rng):
-    """Synthesise one utterance, float64 (S,) within [-1, 1], with silence and noise around it."""
-    sequence = phones(voice, seconds, rng)
+def utterance(voice, seconds, rng, text=None):
+    """Synthesise one utterance, float64 (S,) within [-1, 1], with silence and noise around it.
+
+    A text, a number, is the same phones whoever says it, in `seconds` at the usual rate; without one they are any.
+    """
+    words = rng if text is None else np.random.default_rng(text)
+    sequence = phones(voice, seconds if text is None else seconds / voice.rate, words)
     excitation = source(voice, sum(samples for _, samples in sequence), rng.normal(1, 0.05), rng)
     wave, start, state = np.zeros_like(excitation), 0, np.zeros((5, 2))
     for kind, samples in sequence:
@@ -106,6 +111,18 @@ def recorded(wave, rng):
     return level * mixed / np.abs(mixed).max()
 
 
+def write_texts(folder, speakers, takes, texts, seconds=1.5, seed=0):
+    """Write `takes` WAV files of each of a number of texts by each speaker, as write_corpus, <text>_<take>.wav."""
+    for number in speakers:
+        voice = make_voice(np.random.default_rng([seed, number]))
+        home = pathlib.Path(folder, f"voice{number:02}")
+        home.mkdir(parents=True, exist_ok=True)
+        for text in range(texts):
+            for take in range(takes):
+                rng = np.random.default_rng([seed, number, take + 1, text + 1])
+                soundfile.write(home / f"text{text}_{take:02}.wav", utterance(voice, seconds, rng, text), SR, "PCM_16")
+
+
 def write_corpus(folder, speakers, utterances, seconds=(3.0, 5.0), seed=0):
     """Write `utterances` WAV files (16 kHz, 16 bit) of each speaker number in `speakers` to folder/voice<number>."""
     for number in speakers:
@@ -123,11 +140,16 @@ def main(argv=None):
     parser.add_argument("folder", help="where train/ and test/ are written")
     parser.add_argument("--voices", type=int, default=48, help="the last 8 are the test (default 48)")
     parser.add_argument("--utterances", type=int, default=12, help="per voice (default 12)")
+    parser.add_argument("--texts", type=int, default=0, help="number of texts that all say; 0: free speech (default)")
     options = parser.parse_args(argv)
     first_test = options.voices - 8
-    write_corpus(pathlib.Path(options.folder, "train"), range(first_test), options.utterances)
-    write_corpus(pathlib.Path(options.folder, "test"), range(first_test, options.voices), options.utterances)
-    print(f"{options.voices} voices with {options.utterances} utterances each in {options.folder}")
+    for part, voices in (("train", range(first_test)), ("test", range(first_test, options.voices))):
+        if options.texts:
+            write_texts(pathlib.Path(options.folder, part), voices, options.utterances, options.texts)
+        else:
+            write_corpus(pathlib.Path(options.folder, part), voices, options.utterances)
+    texts = f" of each of {options.texts} texts" if options.texts else ""
+    print(f"{options.voices} voices with {options.utterances} utterances{texts} each in {options.folder}")
 
 
 if __name__ == "__main__":
