@@ -164,9 +164,9 @@ def bandwidth_notes(path, sr):
 
 
 def read_with(path, read_sound, read_packets):
-    """Return read_sound(SoundFile) of what libsndfile knows, read_packets(track, log) of PyAV's of all else.
+    """Return read_sound(SoundFile) of a file that libsndfile reads, or read_packets(track, log) of one that PyAV reads.
 
-    Raises InputError if neither can read the file.
+    Raises InputError if it cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -175,7 +175,7 @@ def read_with(path, read_sound, read_packets):
             with soundfile.SoundFile(path) as recording:
                 return read_sound(recording)
     except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # ValueError: a length left open
-        if getattr(error, "code", None) != UNRECOGNISED:
+        if getattr(error, "code", None) != UNRECOGNISED or os.path.splitext(path)[1].lower() not in CONTAINER_SUFFIXES:
             words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
             raise InputError(f"{path} cannot be read: {words}") from error
     with open_container(path) as (track, log):
@@ -240,8 +240,9 @@ def open_container(path):
         except InputError:
             raise
         except (av.FFmpegError, ArithmeticError, LookupError, OSError, MemoryError, RuntimeError, ValueError) as error:
-            words = [message.strip() for level, _, message in log if level <= av.logging.ERROR]
-            words = words[-1] if words else getattr(error, "strerror", None) or error
+            errors = [message.strip() for level, _, message in log if level <= av.logging.ERROR]
+            words = errors[-1] if errors else getattr(error, "strerror", None) or error
+            words = "Format not recognised." if "not on whitelist" in str(words) else words
             raise InputError(f"{path} {'is cut short' if broken_off(log) else 'cannot be read'}: {words}") from error
 
 
@@ -275,10 +276,9 @@ def samples_of(frame):
     samples = frame.to_ndarray()                                            # planes (C, S), or packed (1, S * C)
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32).mean(axis=0)
-    scale = np.float32(2.0 ** (1 - 8 * samples.itemsize))
-    return (samples.astype(np.float32) * scale - (samples.dtype.kind == "u")).astype(np.float32).mean(axis=0)
+    if samples.dtype.kind in "iu":
+        samples = samples / 2.0 ** (8 * samples.itemsize - 1) - (samples.dtype.kind == "u")
+    return samples.mean(axis=0).astype(np.float32)
 
 
 def container_problem(container, log, decoded, end):
@@ -533,6 +533,8 @@ def read_utterance(path, config):
     try:
         wave = load_audio(path, config.sr)
     except InputError as error:
+        if isinstance(error.__cause__, ImportError):        # nothing is wrong with the file
+            raise
         return (), {"seconds": 0.0, "speech_seconds": 0.0, "snr": None, "bandwidth": None,
                     "dropped": str(error).removeprefix(f"{path} ")}
     return segments_and_entry(wave, config)

@@ -203,12 +203,13 @@ def test_recordings_are_found_at_any_depth(tmp_path):
         (home / path).touch()
     (home / "words.txt").touch()
     (home / "video.m4a").touch()
+    (home / "notes.pdf").touch()
     (home / ".hidden.wav").touch()
     (home / ".Trash").mkdir()
     (home / ".Trash" / "old.wav").touch()
     files, others = audio.audio_files(home)
-    assert files == ["0.ogg", "1-2/deep/2.FLAC", "video/00001.wav"]
-    assert others == {".txt": 1, ".m4a": 1}
+    assert files == ["0.ogg", "1-2/deep/2.FLAC", "video.m4a", "video/00001.wav"]
+    assert others == {".txt": 1, ".pdf": 1}
 
 
 def test_noise_is_steady_and_speech_is_not(corpus):
