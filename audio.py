@@ -41,6 +41,7 @@ SUFFIXES = CONTAINER_SUFFIXES | {f".{name.lower()}" for name in soundfile.availa
 CONTAINER = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|#!AMR|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr"         # FFmpeg's others may open further files
 UNRECOGNISED = 1             # libsndfile's code for a format that it does not know
+LEAST_RATE = 1000            # Hz; below that a header is damaged, and resampling would take all memory
 MOST_LOST = 0.02             # of a recording may be missing
 CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
 BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
@@ -148,6 +149,8 @@ def load_audio(path, sr):
         raise InputError(f"{path} is {problem}")
     if not channels.size:
         raise InputError(f"{path} is empty")
+    if rate < LEAST_RATE:
+        raise InputError(f"{path} is damaged: its sampling rate is {rate} Hz")
     if not np.isfinite(channels).all():
         raise InputError(f"{path} holds samples that are not finite numbers")
     return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
@@ -258,13 +261,12 @@ def read_container(track, log):
         if packet.stream_index != track.index:
             continue
         try:
-            frames = packet.decode()
+            for frame in packet.decode():
+                parts.append(samples_of(frame))
+                rates.add(frame.sample_rate)
             decoded += [True] * (packet.size > 0)
         except av.FFmpegError:
-            frames = []
             decoded.append(False)
-        parts += map(samples_of, frames)
-        rates |= {frame.sample_rate for frame in frames}
     if len(rates) > 1:
         raise InputError(f"{track.container.name.removeprefix('file:')} changes its sampling rate: {sorted(rates)} Hz")
     wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
