@@ -273,6 +273,7 @@ def read_container(track, log):
     return wave[np.newaxis], max(rates, default=track.rate), container_problem(track.container, log, decoded, end)
 
 
+@np.errstate(invalid="ignore", over="ignore")                               # load_audio refuses what is not finite
 def samples_of(frame):
     """Return the mean (S,) of the channels of PyAV's frame, full scale is 1."""
     samples = frame.to_ndarray()                                            # planes (C, S), or packed (1, S * C)

@@ -42,7 +42,7 @@ CONTAINERS = {       # file: codec and what else write_container is told; AMR an
     "a.aac": ("aac", {"format": "adts"}),
     "fragments.mp4": ("aac", {"options": {"movflags": "empty_moov+default_base_moof", "frag_duration": "300000"}}),
     "a.3gp": ("aac", {}), "a.3g2": ("aac", {}), "lossless.m4a": ("alac", {}), "a.mov": ("pcm_s16le", {}),
-    "a.mka": ("flac", {}), "a.mkv": ("libmp3lame", {}),
+    "a.mka": ("flac", {}), "a.mkv": ("libmp3lame", {}), "float.mkv": ("pcm_f32le", {}),
     "a.webm": ("libopus", {"rate": 48000}), "browser.webm": ("libopus", {"rate": 48000, "options": {"live": "1"}}),
     "a.amr": ("libopencore_amrnb", {"rate": 8000, "bit_rate": 12200}),
     "phone.3gp": ("libopencore_amrnb", {"rate": 8000, "bit_rate": 12200})}

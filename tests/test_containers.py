@@ -118,6 +118,15 @@ def test_the_length_that_is_announced_counts(recordings, tmp_path):
     assert len(audio.load_audio(tmp_path / "browser.webm", SR)) == pytest.approx(1.5 * SR, abs=800)
 
 
+@pytest.mark.parametrize("value", [b"\0\0\xa0\x7f", b"\0\0\x80\x7f"])                  # a signalling NaN, infinity
+def test_what_is_not_finite_is_refused(recordings, tmp_path, value):
+    raw = bytearray((recordings / "float.mkv").read_bytes())
+    raw[len(raw) // 2:len(raw) // 2 + 64] = 16 * value
+    (tmp_path / "a.mkv").write_bytes(raw)
+    with pytest.raises(InputError, match="not finite"):
+        audio.load_audio(tmp_path / "a.mkv", SR)
+
+
 def test_a_length_that_is_estimated_does_not_count(wave, tmp_path):
     """Ten seconds of silence take few bytes, so that those behind them look like many more seconds."""
     whole = np.concatenate([np.zeros(10 * SR, np.float32), wave, wave])
