@@ -258,7 +258,7 @@ def read_container(track, log):
     for packet in track.container.demux():
         if packet.pts is not None:
             end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)            # s, of any track
-        if packet.stream_index != track.index:
+        if packet.stream is not track:                      # a flushing packet has no index
             continue
         try:
             for frame in packet.decode():

@@ -53,8 +53,8 @@ def write_container(path, wave, sr, codec, *, rate=None, bit_rate=64000, video=F
     layout = "stereo" if wave.ndim == 2 else "mono"
     with av.open(path, "w", **options) as container:
         track = container.add_stream(codec, rate=rate or sr, layout=layout, bit_rate=bit_rate) if codec else None
-        if video:
-            screen = container.add_stream("mpeg4", rate=10, width=32, height=32)
+        screen = container.add_stream("mpeg4", rate=10, width=32, height=32) if video else None
+        if screen:
             for number in range(1 + 10 * len(wave) // sr):
                 picture = av.VideoFrame(32, 32, "yuv420p")
                 picture.pts, picture.time_base = number, fractions.Fraction(1, 10)
