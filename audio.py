@@ -6,6 +6,7 @@
 The same functions serve preprocessing, verification, recorder, window and evaluation.
 """
 import collections
+import contextlib
 import functools
 import importlib
 import math
@@ -33,8 +34,18 @@ SNR_RANGE = (-10.0, 50.0)    # dB, of the estimates
 BAND_DB = 45.0               # the band ends where the spectrum lies this much below its peak
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
 STFT_BLOCK = 128             # frames transformed at a time; they stay in the processor's cache
-SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
+CONTAINER_SUFFIXES = {".3g2", ".3gp", ".3gpp", ".aac", ".amr", ".awb", ".m4a", ".m4v", ".mka", ".mkv", ".mov", ".mp4",
+                      ".webm"}                     # of telephones, browsers, cameras: PyAV reads them
+SUFFIXES = CONTAINER_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
     ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
+# MP4 and 3GP, Matroska and WebM, AMR, AAC: libsndfile would take some of them for a damaged MP3.
+CONTAINER = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|#!AMR|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
+DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr"         # FFmpeg's others may open further files
+UNRECOGNISED = 1             # libsndfile's code for a format that it does not know
+LEAST_RATE = 1000            # Hz; below that a header is damaged, and resampling would take all memory
+MOST_LOST = 0.02             # of a recording may be missing
+CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
+BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
 TRUNCATED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
 # What librosa imports and nothing here uses: 1.3 s and 240 MB of its 1.6 s and 310 MB.
 DEFERRED = ("numba", "sklearn", "sklearn.cluster", "sklearn.decomposition", "sklearn.feature_extraction",
@@ -120,7 +131,8 @@ def load_audio(path, sr):
     Parameters
     ----------
     path : str or Path
-        Any format that libsndfile reads, any rate and number of channels.
+        Any format that libsndfile reads, or MP4, 3GP, QuickTime, WebM, Matroska, AAC or AMR, of which the first
+        sound track counts; any rate and number of channels. What the file holds decides, not its suffix.
     sr : int
         Sampling rate of the result, in Hz.
 
@@ -131,18 +143,15 @@ def load_audio(path, sr):
     Raises
     ------
     InputError
-        If the file cannot be read, is empty, holds values that are not finite, or is cut short.
+        If the file cannot be read, is empty, holds values that are not finite, is cut short or damaged.
     """
-    try:
-        with soundfile.SoundFile(path) as recording:
-            channels = recording.read(dtype="float32", always_2d=True).T
-            rate, problem = recording.samplerate, truncation_problem(recording, channels.shape[1])
-    except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # ValueError: a length left open
-        raise InputError(f"{path} cannot be read: {getattr(error, 'error_string', error)}") from error
+    channels, rate, problem = read_with(path, read_sndfile, read_container)
     if problem:
-        raise InputError(f"{path} is cut short: {problem}")
+        raise InputError(f"{path} is {problem}")
     if not channels.size:
         raise InputError(f"{path} is empty")
+    if rate < LEAST_RATE:
+        raise InputError(f"{path} is damaged: its sampling rate is {rate} Hz")
     if not np.isfinite(channels).all():
         raise InputError(f"{path} holds samples that are not finite numbers")
     return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
@@ -151,11 +160,36 @@ def load_audio(path, sr):
 def bandwidth_notes(path, sr):
     """Return a list with a note if a recording has a lower rate than `sr`: it lacks what the model listens to."""
     try:
-        rate = soundfile.info(path).samplerate
-    except (soundfile.LibsndfileError, OSError):        # load_audio says why
+        rate = read_with(path, lambda recording: recording.samplerate, lambda track, _: track.rate)
+    except InputError:                                  # load_audio says why
         return []
     line = f"{path} is at {rate} Hz, below the model's {sr} Hz: it lacks frequencies, and its scores are not reliable"
     return [line] if rate < sr else []
+
+
+def read_with(path, read_sound, read_packets):
+    """Return read_sound(SoundFile) of a file that libsndfile reads, or read_packets(track, log) of one that PyAV reads.
+
+    Raises InputError if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            first = file.read(8)
+        if not CONTAINER.match(first):
+            with soundfile.SoundFile(path) as recording:
+                return read_sound(recording)
+    except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # ValueError: a length left open
+        if getattr(error, "code", None) != UNRECOGNISED or os.path.splitext(path)[1].lower() not in CONTAINER_SUFFIXES:
+            words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be read: {words}") from error
+    with open_container(path) as (track, log):
+        return read_packets(track, log)
+
+
+def read_sndfile(recording):
+    """Return the channels (C, S) of an open SoundFile, its rate in Hz, and what is wrong with it or None."""
+    channels = recording.read(dtype="float32", always_2d=True).T
+    return channels, recording.samplerate, truncation_problem(recording, channels.shape[1])
 
 
 def truncation_problem(recording, samples_read):
@@ -167,13 +201,112 @@ def truncation_problem(recording, samples_read):
     log = recording.extra_info
     for announced, found in TRUNCATED.findall(log):
         if int(found) < int(announced) < LENGTH_OPEN:
-            return f"{found} of {announced} bytes are there"
+            return f"cut short: {found} of {announced} bytes are there"
     if recording.format == "OGG" and ("lacks an end-of-stream" in log or "Junk after the last page" in log
                                       or "without an End-Of-Stream" in log):
-        return "its last Ogg page is missing"
-    if samples_read < 0.98 * recording.frames:
-        return f"{samples_read} of {recording.frames} samples are there"
+        return "cut short: its last Ogg page is missing"
+    if samples_read < (1 - MOST_LOST) * recording.frames:
+        return f"cut short: {samples_read} of {recording.frames} samples are there"
     return None
+
+
+# ---- reading what telephones and browsers record ----------------------------------------------------------------
+
+def import_av():
+    """Return PyAV, whose log is kept for who captures it; InputError where it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise InputError("recordings of telephones and browsers need PyAV, which cannot be loaded "
+                         f"({str(error).splitlines()[0]}): pip install -r requirements-listen.txt") from error
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    return av
+
+
+av = LazyModule(import_av)
+
+
+@contextlib.contextmanager
+def open_container(path):
+    """Open what PyAV reads; yield the first sound track that it decodes and FFmpeg's log, a list that grows.
+
+    Raises InputError, also for what is raised inside.
+    """
+    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    with av.logging.Capture() as log:
+        try:
+            with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as container:
+                tracks = [track for track in container.streams.audio if track.codec_context]     # None: no decoder
+                if not tracks:
+                    raise InputError(f"{path} holds no sound track that can be decoded")
+                yield tracks[0], log
+        except InputError:
+            raise
+        except (av.FFmpegError, ArithmeticError, LookupError, OSError, MemoryError, RuntimeError, ValueError) as error:
+            errors = [message.strip() for level, _, message in log if level <= av.logging.ERROR]
+            words = errors[-1] if errors else getattr(error, "strerror", None) or error
+            words = "Format not recognised." if "not on whitelist" in str(words) else words
+            raise InputError(f"{path} {'is cut short' if broken_off(log) else 'cannot be read'}: {words}") from error
+
+
+def read_container(track, log):
+    """Return the samples (1, S) of PyAV's sound track, their rate in Hz, and what is wrong with its file or None.
+
+    Packets that cannot be decoded are left out; up to MOST_LOST of all may be.
+    """
+    parts, rates, decoded, end = [], set(), [], 0
+    for packet in track.container.demux():
+        if packet.pts is not None:
+            end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)            # s, of any track
+        if packet.stream is not track:                      # a flushing packet has no index
+            continue
+        try:
+            for frame in packet.decode():
+                parts.append(samples_of(frame))
+                rates.add(frame.sample_rate)
+            decoded += [True] * (packet.size > 0)
+        except av.FFmpegError:
+            decoded.append(False)
+    if len(rates) > 1:
+        raise InputError(f"{track.container.name.removeprefix('file:')} changes its sampling rate: {sorted(rates)} Hz")
+    wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return wave[np.newaxis], max(rates, default=track.rate), container_problem(track.container, log, decoded, end)
+
+
+@np.errstate(invalid="ignore", over="ignore")                               # load_audio refuses what is not finite
+def samples_of(frame):
+    """Return the mean (S,) of the channels of PyAV's frame, full scale is 1."""
+    samples = frame.to_ndarray()                                            # planes (C, S), or packed (1, S * C)
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind in "iu":
+        samples = samples / 2.0 ** (8 * samples.itemsize - 1) - (samples.dtype.kind == "u")
+    return samples.mean(axis=0).astype(np.float32)
+
+
+def container_problem(container, log, decoded, end):
+    """Say how a container that was read up to `end` (s) shows that something is missing, or return None.
+
+    `decoded` tells whether each packet could be decoded. A length that FFmpeg estimates from the bit rate, as for AAC
+    and AMR, is none that the file announces; what browsers record on the fly announces none.
+    """
+    if broken_off(log) or not all(decoded[-1:]):
+        return "cut short: its last packet is broken off"
+    seconds = float(end) - (container.start_time or 0) / 1e6
+    announced = (container.duration or 0) / 1e6
+    lost = announced - seconds > max(MOST_LOST * announced, CODEC_DELAY)
+    if lost and not any("Estimating duration" in message for *_, message in log):
+        return f"cut short: {seconds:.2f} of {announced:.2f} s are there"
+    failed = decoded.count(False)
+    if failed > MOST_LOST * len(decoded):
+        return f"damaged: {failed} of {len(decoded)} packets cannot be decoded"
+    return None
+
+
+def broken_off(log):
+    """Tell whether FFmpeg's log says that a file ends before it should."""
+    return any(sign in message for *_, message in log for sign in BROKEN_OFF)
 
 
 # ---- speech -----------------------------------------------------------------------------------------------------
@@ -410,6 +543,8 @@ def read_utterance(path, config):
     try:
         wave = load_audio(path, config.sr)
     except InputError as error:
+        if isinstance(error.__cause__, ImportError):        # nothing is wrong with the file
+            raise
         return (), {"seconds": 0.0, "speech_seconds": 0.0, "snr": None, "bandwidth": None,
                     "dropped": str(error).removeprefix(f"{path} ")}
     return segments_and_entry(wave, config)

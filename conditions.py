@@ -117,12 +117,22 @@ def hum(wave, sr, rng, *, snr):
 def recorded_noise(wave, sr, rng, *, files, snr):
     """Add a part of one of some recordings of noise, repeated where it is shorter."""
     path, overall = files[int(rng.integers(len(files)))], overall_snr(wave, sr, snr)
+    if pathlib.Path(path).suffix.lower() in audio.CONTAINER_SUFFIXES:           # audiomentations does not read them
+        noise = container_noise(path, sr)
+        start = int(rng.integers(max(1, len(noise) - len(wave) + 1)))
+        return mix(wave, np.resize(noise[start:start + len(wave)], len(wave)), sr, snr)
     try:
         return transform(wave, sr, rng, "AddBackgroundNoise", sounds_path=[path], min_snr_db=overall,
                          max_snr_db=overall)
     except Exception as error:          # librosa tries several readers, each of which raises its own
         raise InputError(f"{path} cannot be read as noise ({type(error).__name__}: {error}): take it out of the folder"
                          ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def container_noise(path, sr):
+    """Return the samples (S,) of a noise that PyAV reads, which decodes the whole to give a part."""
+    return audio.load_audio(path, sr)
 
 
 def babble(wave, sr, rng, *, voices, snr):

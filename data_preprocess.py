@@ -1,6 +1,6 @@
 """A corpus → feature folders, on all cores: one .npy per speaker.
 
-    python data_preprocess.py --raw_path DIR                     DIR/<speaker>/**/*.wav, .flac, .ogg, .opus, .mp3 ...
+    python data_preprocess.py --raw_path DIR                     DIR/<speaker>/**/*.wav, .flac, .ogg, .mp3, .m4a ...
     python data_preprocess.py --raw_path DIR --sr 16000 --train_path ./train --test_path ./test
     python data_preprocess.py --raw_path DIR --copies 4 --noise_raw_path NOISES     training also hears noise, rooms
     python data_preprocess.py --download librispeech-dev-clean                      fetches ./raw_data first

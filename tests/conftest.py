@@ -1,5 +1,6 @@
 """What several test modules use: small corpora and feature folders."""
 import contextlib
+import fractions
 import functools
 import os
 import pathlib
@@ -9,6 +10,7 @@ import tempfile
 import threading
 import time
 
+import av
 import numpy as np
 import pytest
 import voices
@@ -33,6 +35,36 @@ def pytest_sessionfinish(session):
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("--no-skips") and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+CONTAINERS = {       # file: codec and what else write_container is told; AMR and Opus have rates of their own
+    "a.m4a": ("aac", {}), "a.mp4": ("aac", {"options": {"movflags": "faststart"}}),
+    "a.aac": ("aac", {"format": "adts"}),
+    "fragments.mp4": ("aac", {"options": {"movflags": "empty_moov+default_base_moof", "frag_duration": "300000"}}),
+    "a.3gp": ("aac", {}), "a.3g2": ("aac", {}), "lossless.m4a": ("alac", {}), "a.mov": ("pcm_s16le", {}),
+    "a.mka": ("flac", {}), "a.mkv": ("libmp3lame", {}), "float.mkv": ("pcm_f32le", {}),
+    "a.webm": ("libopus", {"rate": 48000}), "browser.webm": ("libopus", {"rate": 48000, "options": {"live": "1"}}),
+    "a.amr": ("libopencore_amrnb", {"rate": 8000, "bit_rate": 12200}),
+    "phone.3gp": ("libopencore_amrnb", {"rate": 8000, "bit_rate": 12200})}
+
+
+def write_container(path, wave, sr, codec, *, rate=None, bit_rate=64000, video=False, **options):
+    """Write samples (S,) or (S, 2) at sr as PyAV encodes them, at another rate if need be, beside a black video."""
+    layout = "stereo" if wave.ndim == 2 else "mono"
+    with av.open(path, "w", **options) as container:
+        track = container.add_stream(codec, rate=rate or sr, layout=layout, bit_rate=bit_rate) if codec else None
+        screen = container.add_stream("mpeg4", rate=10, width=32, height=32) if video else None
+        if screen:
+            for number in range(1 + 10 * len(wave) // sr):
+                picture = av.VideoFrame(32, 32, "yuv420p")
+                picture.pts, picture.time_base = number, fractions.Fraction(1, 10)
+                container.mux(screen.encode(picture))
+            container.mux(screen.encode(None))
+        if track:
+            samples = np.round(wave.reshape(1, -1) * 2**15).clip(-2**15, 2**15 - 1).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = sr, 0, fractions.Fraction(1, sr)
+            container.mux([*track.encode(frame), *track.encode(None)])
 
 
 @pytest.fixture(scope="session")

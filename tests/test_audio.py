@@ -101,6 +101,13 @@ def test_empty_and_not_finite_audio_is_refused(tmp_path, wave, words):
         audio.load_audio(tmp_path / "a.wav", 8000)
 
 
+def test_a_rate_that_only_damage_gives_is_refused(tmp_path):
+    """A second at 16 kHz that a header calls 16,000 s at 1 Hz would become 256,000,000 samples."""
+    soundfile.write(tmp_path / "a.wav", tone(1), 1, "PCM_16")
+    with pytest.raises(InputError, match="is damaged: its sampling rate is 1 Hz"):
+        audio.load_audio(tmp_path / "a.wav", 16000)
+
+
 def test_voiced_stretches_are_joined():
     gap = np.zeros(8000, np.float32)
     wave = np.concatenate([gap, tone(0.4, 8000), gap, tone(0.3, 8000), gap])
@@ -203,12 +210,13 @@ def test_recordings_are_found_at_any_depth(tmp_path):
         (home / path).touch()
     (home / "words.txt").touch()
     (home / "video.m4a").touch()
+    (home / "notes.pdf").touch()
     (home / ".hidden.wav").touch()
     (home / ".Trash").mkdir()
     (home / ".Trash" / "old.wav").touch()
     files, others = audio.audio_files(home)
-    assert files == ["0.ogg", "1-2/deep/2.FLAC", "video/00001.wav"]
-    assert others == {".txt": 1, ".m4a": 1}
+    assert files == ["0.ogg", "1-2/deep/2.FLAC", "video.m4a", "video/00001.wav"]
+    assert others == {".txt": 1, ".pdf": 1}
 
 
 def test_noise_is_steady_and_speech_is_not(corpus):

@@ -15,7 +15,9 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import CONTAINERS, write_container
 
+import audio
 import common
 import configuration
 import data_preprocess
@@ -31,6 +33,7 @@ from common import InputError
 
 MUTATIONS = 500
 REFUSED = 350                # of these, at least; without it a test that damages nothing would pass
+RECORDINGS = 15              # mutations of each kind of recording
 VALUES = (None, -1, 0, 0.5, True, float("inf"), float("nan"), 10**400, 1e300, "text", "two\nlines", "\ud800", [], {},
           [None], {"text": []})
 
@@ -186,6 +189,15 @@ def draw_history(at):
         print(int(row["iteration"]), float(row["loss"]), float(row["valid_eer"] or 0))
 
 
+def hear(path):
+    """Read a recording of a second; an OSError would be no refusal here."""
+    try:
+        audio.bandwidth_notes(path, 16000)
+        assert len(audio.load_audio(path, 16000)) < 2 * 16000
+    except OSError as error:
+        raise AssertionError(f"{path}: OSError") from error
+
+
 OF_FEATURES = (evaluate, train, compare, preprocess, list_enrolled, add_to_enrolment, start_over)
 OF_MODEL = (load_model, evaluate, compare, choose, go_on)
 KINDS = {               # file: mutations, how, and who reads it
@@ -261,6 +273,28 @@ def test_whatever_a_file_holds_is_read_or_refused(folders, trained, made_feature
     assert not faults, f"{len(faults)} faults\n" + "\n".join(faults[:200])
     assert ran >= MUTATIONS
     assert refused >= REFUSED
+
+
+def test_whatever_a_recording_holds_is_heard_or_refused(voice, tmp_path, capfd, caplog):
+    """Those of telephones and browsers, whose decoders keep what they have to say to themselves."""
+    wave, refused, faults = audio.load_audio(voice / "00.wav", 16000)[8000:24000], [], []
+    for name, (codec, options) in CONTAINERS.items():
+        path = tmp_path / name
+        write_container(path, wave, 16000, codec, **options)
+        content = path.read_bytes()
+        caplog.clear()                                      # of what the encoders said
+        assert attempt(hear, path) == (False, "")
+        for seed in range(RECORDINGS):
+            damaged, done = mutate_bytes(np.random.default_rng(seed), content)
+            path.write_bytes(damaged)
+            is_refused, fault = attempt(hear, path)
+            refused.append(is_refused)
+            faults += [f"{name}, seed {seed}, {done}: {fault}"] * bool(fault)
+        assert not caplog.text
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults)
+    assert len(refused) >= 200
+    assert sum(refused) >= 80
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("main", [model.main, test.main])

@@ -32,7 +32,7 @@ HOUSE = {
     "configuration": "common",
     "common": ""}
 HEAVY = {"tensorflow", "sklearn", "matplotlib", "sounddevice", "numba", "ai_edge_litert", "audiomentations",
-         "pyroomacoustics"}
+         "pyroomacoustics", "av"}
 
 
 def tree_of(room):

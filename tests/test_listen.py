@@ -4,7 +4,9 @@ import re
 import subprocess
 
 import pytest
+from conftest import write_container
 
+import audio
 import configuration
 
 ROOT = pathlib.Path(configuration.__file__).parent
@@ -47,6 +49,12 @@ def test_a_voice_is_enrolled_and_verified(listen, voice, tmp_path):
     assert listen(ROOT / "record.py", "--speaker", "anna", "--input", voice / "00.wav")[0] == 0
     code, printed, _ = listen(ROOT / "record.py", "--verify", "--input", voice / "01.wav", "--threshold", "-1")
     assert (code, printed.splitlines()[0]) == (0, "Same person: probe and anna")
+
+
+def test_a_telephones_recording_is_verified(listen, voice, tmp_path):
+    write_container(tmp_path / "01.m4a", audio.load_audio(voice / "01.wav", 16000), 16000, "aac")
+    code, printed, errors = listen(ROOT / "model.py", "--verify", "--enroll_path", voice, "--verify_path", "01.m4a")
+    assert (code, printed.splitlines()[0]) == (0, "Same person: 01.m4a and voice08"), errors
 
 
 def test_a_model_is_evaluated(listen, corpus, tmp_path):
