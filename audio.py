@@ -8,18 +8,16 @@ The same functions serve preprocessing, verification, recorder, window and evalu
 import collections
 import contextlib
 import functools
-import importlib
 import math
 import os
 import pathlib
 import re
-import sys
 
 import numpy as np
 import scipy  # loads its parts when they are used
 import soundfile
 
-from common import InputError, LazyModule
+from common import InputError, LazyModule, librosa
 from configuration import TAKE_SECONDS, segment_flag
 
 N_MELS = 40                  # mel channels F
@@ -47,55 +45,6 @@ MOST_LOST = 0.02             # of a recording may be missing
 CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
 BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
 TRUNCATED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
-# What librosa imports and nothing here uses: 1.3 s and 240 MB of its 1.6 s and 310 MB.
-DEFERRED = ("numba", "sklearn", "sklearn.cluster", "sklearn.decomposition", "sklearn.feature_extraction",
-            "sklearn.neighbors", "scipy.interpolate", "scipy.ndimage", "scipy.optimize", "scipy.signal", "scipy.sparse",
-            "scipy.spatial", "scipy.spatial.distance", "scipy.stats")
-
-
-# ---- librosa without what it does not need here -----------------------------------------------------------------
-
-class Deferred:
-    """A module, or what is taken from it or decorated with it while librosa loads; it is made when it is called."""
-
-    loading = False
-
-    def __init__(self, make):
-        self.make = functools.cache(make)
-
-    def __getattr__(self, name):
-        """Return an attribute, deferred as well."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Deferred(lambda: getattr(self.make(), name))
-
-    def __call__(self, *arguments, **options):
-        """Decorate later, while librosa loads; afterwards, put the real things into librosa's modules and call."""
-        if Deferred.loading:
-            return Deferred(lambda: self.make()(*arguments, **options))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "librosa"]:
-            for attribute, value in list(vars(sys.modules[name]).items()):
-                if isinstance(value, Deferred):
-                    setattr(sys.modules[name], attribute, value.make())
-        return self.make()(*arguments, **options)
-
-
-def import_librosa():
-    """Return librosa, whole, but for what it imports and only some of its functions use: that loads when they do."""
-    absent = [name for name in DEFERRED if name not in sys.modules]
-    sys.modules.update({name: Deferred(functools.partial(importlib.import_module, name)) for name in absent})
-    Deferred.loading = True
-    try:
-        import librosa
-        _ = librosa.filters.mel, librosa.resample, librosa.mel_frequencies
-    finally:
-        Deferred.loading = False
-        for name in absent:
-            sys.modules.pop(name, None)
-    return librosa
-
-
-librosa = LazyModule(import_librosa)
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------

@@ -233,14 +233,19 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
     mixed = sum(mixes_sessions(speaker, *parts) for speaker, parts in zip(speakers, parted, strict=True))
     notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
-    groups = [f"{one.text}/{one.corpus if within_corpora else ''}" for one in speakers]
-    corpora = np.unique(groups, return_inverse=True)[1] if len(set(groups)) > 1 or within_corpora else None
+    corpora = compared_groups(speakers, within_corpora)
     labels = np.array([owner for owner, _ in probes])[:, np.newaxis] == np.array(names)
     vectors = np.array([d_vectors.get(probe, silence) for probe in probes])
     return Evaluation(
         names, [(owner, probe.file) for owner, probe in probes], enrolment_scores(enrolled, vectors), labels, m,
         seconds, elapsed, notes, enrolled, vectors, [own for own, _ in parted], [probe for _, probe in probes],
         copies_of(probes, d_vectors, silence), corpora)
+
+
+def compared_groups(speakers, within_corpora):
+    """Return the numbers (S,) of the groups within which speakers are compared; None where all are."""
+    groups = [f"{speaker.text}/{speaker.corpus if within_corpora else ''}" for speaker in speakers]
+    return np.unique(groups, return_inverse=True)[1] if len(set(groups)) > 1 or within_corpora else None
 
 
 def check_protocol(speaker, m):

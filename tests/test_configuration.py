@@ -54,7 +54,7 @@ def test_given_lists_what_was_typed_even_the_default():
     (["--train", "--model_num", "5"], "--model_num is 5: training goes on from the last checkpoint"),
     (["--restore", "True"], "--restore is given without --train True"),
     (["--train", "--restore", "--init_from", "a"], "--init_from is a: --restore True goes on with a run of its own"),
-    (["--tdsv", "True"], "--tdsv is True: only text-independent"),
+    (["--clean_path", "a"], "--clean_path and --noisy_path belong together"),
 ])
 def test_a_bad_flag_is_one_line_and_exit_code_2(argv, words, fails):
     assert words in fails(configuration.get_config, *argv)
@@ -123,8 +123,8 @@ def help_of(capsys, *argv):
 def test_help_shows_the_flags_that_a_command_reads_and_help_all_every_one(capsys):
     read, lines = help_of(capsys, "--help")
     assert {"speaker", "device", "far", "sr", "model_path"} <= read
-    assert not read & {"lr", "hidden", "trials", "test_ratio", "tdsv_frame"}
-    assert lines < 80
+    assert not read & {"lr", "hidden", "trials", "test_ratio", "noise_filenum"}
+    assert lines < 95
     everything, _ = help_of(capsys, "--help", "all")
     assert everything == configuration.flags().keys()
     assert configuration.get_config(["--lr", "0.1"], "", "record").lr == 0.1        # hidden, and accepted everywhere

@@ -28,7 +28,7 @@ HOUSE = {
     "features": "audio configuration common",
     "conditions": "audio common",
     "measures": "common",
-    "audio": "common",
+    "audio": "configuration common",
     "configuration": "common",
     "common": ""}
 HEAVY = {"tensorflow", "sklearn", "matplotlib", "sounddevice", "numba", "ai_edge_litert", "audiomentations",
