@@ -376,6 +376,7 @@ def cut_noise(clean_path, noisy_path, target, *, pieces, sr):
     for path in pathlib.Path(target).glob("noise_[0-9][0-9][0-9].wav"):            # of an earlier run with more pieces
         if int(path.stem[-3:]) >= pieces:
             path.unlink()
+    recordings_of.cache_clear()
 
 
 def noise_between(clean, noisy, sr):
