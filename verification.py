@@ -7,6 +7,7 @@
 A score is a cosine; the threshold and its error rates are the model's, measured on its validation speakers.
 """
 import json
+import math
 import pathlib
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,9 @@ from features import normal_form
 # Beyond these a probe is outside of what models are measured on: what it is, its bound, and how a verdict says it.
 BEYOND = (("probe_seconds", 1.0, "under 1 s of speech"), ("snr", 0.0, "noise louder than the speech"),
           ("bandwidth", 3000.0, "nothing above 3 kHz"))
+LEAD = 2.0                   # of the best speaker's ratio over the next one's that, in validation, nobody made up for
+LOOK_SECONDS = 0.4           # of further speech after which a Listener judges again
+GROWTH = 0.02                # or this share of the recording, if that is more: the longer, the more a judgement costs
 
 # ---- what is enrolled, what is a probe --------------------------------------------------------------------------
 
@@ -125,6 +129,18 @@ class Threshold:
     far_all: float | None = None        # likewise, under all conditions
     frr_all: float | None = None
 
+    @property
+    def bounds(self):
+        """The log-likelihood ratios up to which, and from which on, a sequential test ends (Wald 1945).
+
+        They are those of the error rates under all conditions, which the ratios are calibrated on. Infinite where the
+        threshold is no ratio: of scores alone nobody knows how they grow with the seconds of speech.
+        """
+        if self.llr is None or not (self.far_all and self.frr_all):
+            return -math.inf, math.inf
+        reject, accept = math.log(self.frr_all / (1 - self.far_all)), math.log((1 - self.frr_all) / self.far_all)
+        return min(reject, self.llr), max(accept, self.llr)
+
     def __str__(self):
         """Return it as a verdict prints it."""
         rates = f": FAR {self.far:.2%}, FRR {self.frr:.2%}" if self.far is not None else ", error rates not measured"
@@ -151,11 +167,25 @@ class Verdict:
     notes: list = field(default_factory=list)
     scores: list = field(default_factory=list)          # (speaker, score), best first
     thresholds: dict = field(default_factory=dict)      # {speaker: the threshold of that trial}
+    ratios: dict = field(default_factory=dict)          # {speaker: log-likelihood ratio}, best first
 
     @property
     def same(self):
         """Whether the score reaches the threshold."""
         return self.score is not None and self.score >= self.threshold.value
+
+    @property
+    def sure(self):
+        """Whether a sequential test ends here: no further speech is likely to turn the verdict.
+
+        It goes on where the ratio is between the bounds, where somebody else may yet turn out to be the best, and
+        where the probe is outside of what was measured.
+        """
+        if self.score is None or self.llr is None or self.notes:
+            return False
+        reject, accept = self.threshold.bounds
+        second = max((ratio for name, ratio in self.ratios.items() if name != self.speaker), default=-math.inf)
+        return self.llr <= reject or (self.llr >= accept and self.llr - second >= LEAD)
 
     @property
     def decision(self):
@@ -270,10 +300,7 @@ class Verifier:
         """
         if path.suffix != ".npy":
             self.notes += audio.bandwidth_notes(path, self.config.sr)
-            cuts, entry = audio.read_utterance(path, self.config)
-            if len(cuts) and audio.is_steady(cuts):
-                cuts, entry = (), entry | {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
-            yield path.name, cuts, entry
+            yield path.name, *unless_steady(*audio.read_utterance(path, self.config))
             return
         record = features.read_record(path)[0] or {}
         settings = record.get("settings") or features.read_settings(path.parent)
@@ -325,7 +352,15 @@ class Verifier:
         return Verdict(
             probe.name, "", best.name, scores[best.name], ratios[best.name], thresholds[best.name], best.seconds,
             probe.seconds, probe.snr, probe.bandwidth, beyond_measure(probe), [(name, scores[name]) for name in order],
-            {name: threshold.value for name, threshold in thresholds.items()})
+            {name: threshold.value for name, threshold in thresholds.items()},
+            {name: ratios[name] for name in order if self.calibration})
+
+
+def unless_steady(cuts, entry):
+    """Return segments and entry of audio, as of audio.read_utterance, without those of steady noise or a tone."""
+    if len(cuts) and audio.is_steady(cuts):
+        return (), entry | {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
+    return cuts, entry
 
 
 def enrolled_voices(verifier):
@@ -371,3 +406,82 @@ def print_verdicts(verifier, voices, recording=None):
     if any(verdict.problem for verdict in verdicts):
         return 2
     return 0 if all(verdict.same for verdict in verdicts) else 1
+
+
+# ---- while somebody speaks --------------------------------------------------------------------------------------
+
+class Listener:
+    """A probe that is judged while it is spoken.
+
+        listener = verification.Listener(verifier, voices)
+        for block in blocks:
+            verdict = listener.feed(block) or verdict
+        verdict = listener.finish()
+
+    Each Verdict is that of a recording that ends there. Detector, level and noise are of all that was heard, and any
+    block may change them; so the same functions as for a file see it again after every 0.4 s of further speech.
+
+    Parameters
+    ----------
+    verifier : Verifier
+    voices : list of Voice
+        Who is enrolled; they may be replaced while it listens.
+    rate : int, optional
+        Of the samples, in Hz; without it, the model's.
+
+    Attributes
+    ----------
+    wave : np.ndarray, float32, shape (S,)
+        What was heard up to the last look, at the model's rate.
+    """
+
+    def __init__(self, verifier, voices, rate=None):
+        self.verifier, self.voices, self.sr, self.rate = verifier, voices, verifier.config.sr, rate
+        self.wave, self.blocks = np.empty(0, np.float32), []
+        self.fed = self.heard = self.due = 0        # samples fed; at the model's rate: heard, and needed for a look
+        self.speech_seconds = 0.0                   # at the last verdict
+        self.resampler = None
+        if rate not in (None, self.sr):
+            import soxr
+            self.resampler = soxr.ResampleStream(rate, self.sr, 1, quality="HQ")        # as librosa.resample
+
+    def feed(self, block):
+        """Take samples (S,) of any number; return a Verdict if it is time for one, else None."""
+        self.append(block)
+        if self.heard < self.due:
+            return None
+        wave = self.gather()
+        seconds = len(audio.voiced(wave, **audio.detector(self.verifier.config))) / self.sr
+        wanted, found = max(LOOK_SECONDS, GROWTH * len(wave) / self.sr), abs(seconds - self.speech_seconds)
+        ready = found >= wanted
+        self.due = self.heard + round(self.sr * (wanted if ready else max(wanted - found, wanted / 4)))
+        return self.judge(seconds) if ready else None
+
+    def finish(self):
+        """Return the Verdict on the whole recording, which ends here."""
+        if self.resampler:
+            self.append(np.empty(0, np.float32), last=True)
+        wave = self.gather()
+        if self.resampler:
+            self.wave = audio.librosa.util.fix_length(wave, size=math.ceil(self.fed * self.sr / self.rate))
+        return self.judge()
+
+    def append(self, block, last=False):
+        """Keep samples, at the model's rate."""
+        block = np.array(block, np.float32)
+        self.fed += len(block)
+        if self.resampler:
+            block = self.resampler.resample_chunk(block, last)
+        self.blocks.append(block)
+        self.heard += len(block)
+
+    def gather(self):
+        """Return all samples so far, which `wave` is then."""
+        self.wave, self.blocks = np.concatenate([self.wave, *self.blocks]), []
+        return self.wave
+
+    def judge(self, seconds=0.0):
+        """Return the Verdict on what was heard so far, with so many seconds of speech."""
+        self.speech_seconds = seconds
+        heard = unless_steady(*audio.segments_and_entry(self.wave, self.verifier.config))
+        return self.verifier.compare(self.verifier.embed_voice("probe", [("probe", *heard)]), self.voices)

@@ -1,6 +1,7 @@
 """What several test modules use: small corpora and feature folders."""
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -18,6 +19,7 @@ import configuration
 import data_preprocess
 import embedding
 import features
+import measures
 import protocol
 import service
 
@@ -72,6 +74,20 @@ def trained(made_features, tmp_path_factory):
     import model
     folder = tmp_path_factory.mktemp("trained") / "model"
     assert model.main(train_flags(made_features, folder, "--iteration", 8)) == 0
+    return folder
+
+
+@pytest.fixture
+def knowing(trained, tmp_path):
+    """The trained model with a calibration by hand: scale 10, offset -5, less by 2 for each e-fold of probe speech."""
+    folder = tmp_path / "knowing"
+    shutil.copytree(trained, folder)
+    stored = json.loads((folder / "thresholds.json").read_text())
+    terms = len(measures.TERMS)
+    stored["calibration"] = {"scale": [10.0] + terms * [0.0], "offset": [-5.0, -2.0] + (terms - 1) * [0.0]}
+    for point in stored["points"].values():
+        point |= {"llr": 1.5, "threshold": 0.65}
+    (folder / "thresholds.json").write_text(json.dumps(stored))
     return folder
 
 
