@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 import sys
+import time
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -27,16 +28,24 @@ BEYOND = (("probe_seconds", 1.0, "under 1 s of speech"), ("snr", 0.0, "noise lou
           ("bandwidth", 3000.0, "nothing above 3 kHz"))
 LEAD = 2.0                   # of the best speaker's ratio over the next one's that, in validation, nobody made up for
 LOOK_SECONDS = 0.4           # of further speech after which a Listener judges again
+MOMENT_SECONDS = 0.2         # in which a program that replaces an enrolment is done with it
 GROWTH = 0.02                # or this share of the recording, if that is more: the longer, the more a judgement costs
+
 
 # ---- what is enrolled, what is a probe --------------------------------------------------------------------------
 
-def enrolment_sources(path):
-    """Return {speaker: files} of an enrolment, each file a recording or a .npy of features.
+def enrolment_sources(path, speaker=None):
+    """Return {speaker: files} of an enrolment, or of one of its speakers; each file is a recording or a .npy.
 
     A file is one speaker. In a folder, the audio directly in it is one, named after it; each sub-folder with audio and
     each .npy is one.
     """
+    if speaker is not None:
+        sources, name = enrolment_sources(path), normal_form(speaker)
+        if name not in sources:
+            raise InputError(f"--speaker is {speaker}: {path} has {', '.join(sources)}",
+                             f"{speaker} is not enrolled any more.")
+        return {name: sources[name]}
     path = pathlib.Path(path)
     if not path.exists():
         raise InputError(f"--enroll_path is {path}: there is no such file or folder; enrol with python record.py",
@@ -269,14 +278,11 @@ class Verifier:
 
         Audio directly in the folder is one speaker, named after it; each sub-folder and each .npy is a speaker.
         """
-        sources = enrolment_sources(path)
-        if speaker is not None:
-            name = features.normal_form(speaker)
-            if name not in sources:
-                raise InputError(f"--speaker is {speaker}: {path} has {', '.join(sources)}")
-            sources = {name: sources[name]}
-        return [self.embed_voice(name, [part for file in files for part in self.read(file)])
-                for name, files in sources.items()]
+        return [self.embed_files(name, files) for name, files in enrolment_sources(path, speaker).items()]
+
+    def embed_files(self, name, files):
+        """Return the Voice of all recordings in some files."""
+        return self.embed_voice(name, [part for file in files for part in self.read(file)])
 
     def probes(self, path):
         """Yield a Voice per recording of a file or folder; each may have a problem."""
@@ -365,12 +371,42 @@ def unless_steady(cuts, entry):
 
 def enrolled_voices(verifier):
     """Return the Voices of the verifier's config.enroll_path, or that of --speaker if typed; InputError if all fail."""
-    config = verifier.config
-    voices = verifier.voices(config.enroll_path, config.speaker if "speaker" in config.given else None)
-    if all(voice.problem for voice in voices):
-        problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in voices)
-        raise InputError(f"--enroll_path is {config.enroll_path}: {problems}")
-    return voices
+    return Enrolments(verifier).voices()
+
+
+class Enrolments:
+    """The enrolled Voices as they are now, asked for again and again while other programs enrol and forget.
+
+    Only those whose files have changed are embedded anew.
+    """
+
+    def __init__(self, verifier):
+        self.verifier, self.found, self.seen = verifier, {}, None
+        self.speaker = verifier.config.speaker if "speaker" in verifier.config.given else None
+
+    def voices(self):
+        """Return the Voices in config.enroll_path, or that of --speaker if typed; InputError if all fail."""
+        path = pathlib.Path(self.verifier.config.enroll_path)
+        seen = features.size_and_time(path)
+        if seen != self.seen:
+            try:
+                self.found = self.read(path)
+            except InputError:
+                time.sleep(MOMENT_SECONDS)
+                self.found = self.read(path)
+            self.seen = seen
+        return list(self.found.values())
+
+    def read(self, path):
+        """Return {what tells that it has changed: Voice}."""
+        found = {}
+        for name, files in enrolment_sources(path, self.speaker).items():
+            key = name, *(tuple(features.size_and_time(file)) for file in files)
+            found[key] = self.found.get(key) or self.verifier.embed_files(name, files)
+        if all(voice.problem for voice in found.values()):
+            problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in found.values())
+            raise InputError(f"--enroll_path is {path}: {problems}")
+        return found
 
 
 def verify(verifier, voices, recording=None):
@@ -385,14 +421,19 @@ def verify(verifier, voices, recording=None):
         yield verifier.compare(probe, voices)
 
 
+def print_losses(voices):
+    """Name the enrolments that gave no speech on standard error."""
+    common.print_skipped([f"{voice.name}: {voice.problem}" for voice in voices if voice.problem] + [
+        f"{voice.name}: {line}" for voice in voices for line in voice.lost if not voice.problem])
+
+
 def print_verdicts(verifier, voices, recording=None):
     """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict.
 
     Enrolments that gave no speech are named on standard error.
     """
     config, verdicts = verifier.config, []
-    common.print_skipped([f"{voice.name}: {voice.problem}" for voice in voices if voice.problem] + [
-        f"{voice.name}: {line}" for voice in voices for line in voice.lost if not voice.problem])
+    print_losses(voices)
     for verdict in verify(verifier, voices, recording):
         verdicts.append(verdict)
         if not config.json:
@@ -438,7 +479,8 @@ class Listener:
     def __init__(self, verifier, voices, rate=None):
         self.verifier, self.voices, self.sr, self.rate = verifier, voices, verifier.config.sr, rate
         self.wave, self.blocks = np.empty(0, np.float32), []
-        self.fed = self.heard = self.due = 0        # samples fed; at the model's rate: heard, and needed for a look
+        self.fed = self.heard = 0                   # samples fed, and at the model's rate
+        self.due = round(LOOK_SECONDS * self.sr)    # that must be heard for a look
         self.speech_seconds = 0.0                   # at the last verdict
         self.resampler = None
         if rate not in (None, self.sr):
