@@ -42,6 +42,7 @@ from common import InputError, private_folder, write_whole
 
 BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
 PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
+CLOSE_SECONDS = 1.0          # that a driver may take to close it
 RECORDING_NAME = re.compile(r"\d{8}-\d{6}-\d{6}")          # of a kept recording: when it was made
 
 
@@ -162,7 +163,7 @@ def blocks(sr, device=None, cancelled=None, lost="nothing was saved"):
             yield from deliver(found, cancelled, lost)
         finally:
             done.set()
-            thread.join(PATIENCE_SECONDS)
+            thread.join(CLOSE_SECONDS)
             if thread.is_alive() and "sounddevice" in sys.modules:
                 atexit.unregister(sys.modules["sounddevice"]._exit_handler)      # it would wait for the driver, too
 

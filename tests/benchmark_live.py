@@ -1,4 +1,4 @@
-"""A verdict while somebody speaks: what listening costs, how soon it is sure, who speaks now.
+"""A verdict while somebody speaks: what listening costs, how soon it is sure, who speaks now, how soon a fault is told.
 
     python tests/benchmark_live.py [folder of corpora]
 
@@ -9,20 +9,30 @@ Each speaker enrols with 5 utterances (Common Voice: 4), the others are joined a
 a trial against every speaker of its corpus. A fixed length has its verdict at the first look with so much speech; where
 the recording has less, at its end. The FRR "at that FAR" is that of the threshold which gives a fixed length the FAR of
 the sequential test, whatever the model stores. LEAD was chosen on the model's validation speakers.
+
+In a conversation three enrolled speakers of corpus/test and a stranger take turns of 4 to 8 s. It counts every 0.4 s in
+most of which somebody speaks; the delay of a change goes from the turn's start to the first time that it is named
+rightly. One conversation is played through a virtual microphone (it needs PulseAudio and PortAudio), as are the faults.
 """
+import csv
+import os
 import pathlib
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import audio
 import configuration
 import embedding
+import listening
 import verification
 
 CORPORA = {"corpus": 5, "commonvoice": 4, "an4": 5}         # utterances that enrol
@@ -206,6 +216,104 @@ def measure_cost(verifier, shared):
         print(f"listening at {rate} Hz to 10 speakers takes of one core: {', '.join(shares)} (bar 20 %)", flush=True)
 
 
+# ---- who speaks now ---------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation: samples (S,), the files that its three speakers enrol with, its turns (start, end, name)."""
+
+    wave: np.ndarray
+    enrolments: dict
+    turns: list
+
+
+def make_talk(folders, rng, sr, number=8):
+    """Return the Talk of four speakers, of whom the last is a stranger."""
+    chosen = [folders[index] for index in rng.choice(len(folders), 4, replace=False)]
+    files = [[folder / file for file in audio.audio_files(folder)[0]] for folder in chosen]
+    waves = [np.concatenate([audio.load_audio(file, sr) for file in own[5:]]) for own in files]
+    parts, turns, ends, who = [], [], [0] * 4, -1
+    for _ in range(number):
+        who = rng.choice([other for other in range(4) if other != who])
+        length = int(rng.uniform(4, 8) * sr)
+        start = ends[who] if ends[who] + length <= len(waves[who]) else 0
+        parts.append(waves[who][start:start + length])
+        ends[who] = start + length
+        begin = turns[-1][1] if turns else 0.0
+        turns.append((begin, begin + len(parts[-1]) / sr, chosen[who].name if who < 3 else listening.SOMEBODY))
+    enrolments = {folder.name: own[:5] for folder, own in zip(chosen[:3], files, strict=False)}
+    return Talk(np.concatenate(parts), enrolments, turns)
+
+
+def judge_talk(talk, rows, config):
+    """Return whether each moment with speech of rows (time, name) is right, and the delays of the turns, in seconds."""
+    right, delays, step = [], [], verification.LOOK_SECONDS
+    for start, end, name in talk.turns:
+        spoken = np.zeros(round((end - start) * config.sr) + 1, bool)
+        own = talk.wave[round(start * config.sr):round(end * config.sr)]
+        for first, last in audio.voiced_stretches(own, **audio.detector(config))[0]:
+            spoken[first:last] = True
+        heard = [(time - start, found == name) for time, found in rows if start + step <= time <= end]
+        shares = [spoken[round((time - step) * config.sr):round(time * config.sr)].mean() for time, _ in heard]
+        right += [good for (_, good), share in zip(heard, shares, strict=True) if share >= 0.5]
+        delays.append(next((time for time, good in heard if good), np.inf))
+    return right, delays
+
+
+def describe_talks(title, judged):
+    """Print the share named rightly and the delays."""
+    right, delays = (np.concatenate(part) for part in zip(*judged, strict=True))
+    ends = np.quantile(delays, (0.5, 0.9), method="lower")
+    print(f"{title}: {np.mean(right):.0%} of {0.4 * len(right):.0f} s of speech named rightly; delay of {len(delays)} "
+          f"changes: median {ends[0]:.1f} s, nine of ten {ends[1]:.1f} s, never {np.isinf(delays).sum()}", flush=True)
+
+
+def measure_talks(verifier, shared, number=20):
+    """Print how well who speaks is told, of files, and through a microphone."""
+    config, rng, judged = verifier.config, np.random.default_rng(0), []
+    folders = speaker_folders(shared, False)["corpus"]
+    for _ in range(number):
+        talk = make_talk(folders, rng, config.sr)
+        voices = [verifier.embed_files(name, files) for name, files in talk.enrolments.items()]
+        conversation = listening.Conversation(verifier, voices)
+        moments = filter(None, map(conversation.feed, blocks_of(talk.wave, config.sr)))
+        judged.append(judge_talk(talk, [(moment.seconds, moment.name) for moment in moments], config))
+    describe_talks(f"{number} conversations", judged)
+    describe_talks("one through a microphone", [measure_microphone(make_talk(folders, rng, config.sr), config)])
+
+
+def measure_microphone(talk, config):
+    """Return judge_talk of record.py --live that hears a Talk; print how soon it answers when the microphone stalls."""
+    from conftest import Microphone
+
+    with tempfile.TemporaryDirectory(prefix="mic") as folder:
+        folder = pathlib.Path(folder)
+        run = [sys.executable, str(ROOT / "record.py"), "--model_path", str(config.model_path), "--enroll_path",
+               str(folder / "enroll")]
+        for name, files in talk.enrolments.items():
+            for file in files:
+                subprocess.run([*run, "--speaker", name, "--input", str(file)], check=True, capture_output=True)
+        microphone = Microphone(folder)
+        microphone.start(config.sr)
+        try:
+            process = subprocess.Popen([*run, "--live", "--device", "pulse", "--timeline", str(folder / "who.csv")],
+                                       env={**os.environ, **microphone.environment}, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.PIPE, text=True)
+            microphone.wait_for_listener()
+            microphone.play(np.int16(np.clip(talk.wave, -1, 1) * 32767), config.sr)
+            time.sleep(len(talk.wave) / config.sr + 0.5)
+            microphone.daemon.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            answer = process.communicate(timeout=60)[1].splitlines()[-1]
+            print(f"a microphone that stalls is answered, and the process gone, after "
+                  f"{time.monotonic() - stopped:.1f} s (bar 5 s): {answer}")
+        finally:
+            microphone.stop()
+        with open(folder / "who.csv", encoding="utf-8") as file:
+            rows = [(float(row["time"]), row["name"]) for row in csv.DictReader(file)]
+        return judge_talk(talk, rows, config)
+
+
 def main():
     """Measure and print."""
     shared = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT.parent / "shared")
@@ -213,6 +321,7 @@ def main():
         sys.exit(f"{shared} has no corpus/test: name the folder of the corpora")
     verifier = verification.Verifier(configuration.get_config(["--model_path", str(ROOT / "pretrained")]))
     measure_cost(verifier, shared)
+    measure_talks(verifier, shared)
     measure_sequential(verifier, shared, validation=True)
     measure_sequential(verifier, shared, validation=False)
 

@@ -157,6 +157,14 @@ class Microphone:
             assert time.monotonic() < deadline, "PulseAudio does not start"
             time.sleep(0.02)
 
+    def wait_for_listener(self):
+        """Wait until a program listens to the source, which has nothing to say yet."""
+        deadline = time.monotonic() + 60
+        while not subprocess.run(["pactl", "list", "short", "source-outputs"], env=self.environment, check=True,
+                                 capture_output=True).stdout:
+            assert time.monotonic() < deadline, "nobody listens"
+            time.sleep(0.02)
+
     def play(self, wave, sr):
         """Loop int16 samples (S,) into the source."""
         self.wave = wave

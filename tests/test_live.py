@@ -1,5 +1,16 @@
 """A verdict while somebody speaks: the listener, when it is sure, record.py --live, who speaks now."""
+import csv
+import io
+import json
 import math
+import pathlib
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +19,15 @@ import soundfile
 
 import audio
 import configuration
+import embedding
+import features
+import listening
+import measures
+import record
 import verification
+from common import InputError
 
+ROOT = pathlib.Path(record.__file__).parent
 BLOCK = 400                 # samples, 0.05 s at 8 kHz
 
 
@@ -134,3 +152,318 @@ def test_every_ratio_is_that_of_its_score(verifier, voices, corpus):
         name: 10 * score - 5 - 2 * math.log(verdict.probe_seconds / 4) for name, score in verdict.scores})
     assert list(verdict.ratios) == [name for name, _ in verdict.scores]
     assert verdict.llr == verdict.ratios[verdict.speaker]
+
+
+# ---- record.py --verify True --live True ------------------------------------------------------------------------
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, knowing, corpus):
+    """A current folder in which three voices are enrolled, and the model knows when it is sure."""
+    stored = json.loads((knowing / "thresholds.json").read_text())
+    for point in stored["points"].values():
+        point |= {"far_all": 0.01, "frr_all": 0.5}              # bounds -0.68 and 3.91
+    (knowing / "thresholds.json").write_text(json.dumps(stored))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for number in (8, 9, 10):
+        for take in (0, 1):
+            assert record.main(["--model_path", str(knowing), "--speaker", f"voice{number:02}", "--input",
+                                str(corpus / "test" / f"voice{number:02}" / f"{take:02}.wav")]) == 0
+    return folder
+
+
+@pytest.fixture
+def probe(here, corpus):
+    """A recording of a voice, 13 to 16 s."""
+    wave = speech_of(corpus, "voice09", range(6))
+    soundfile.write(here / "probe.wav", wave, 8000, "FLOAT")
+    return here / "probe.wav"
+
+
+def sure_of(monkeypatch, scale, offset):
+    """Let every verifier have this calibration, which takes nothing into account."""
+    monkeypatch.setattr(embedding, "calibration_of", lambda stored: measures.Calibration((scale,), (offset,)))
+
+
+def test_it_ends_when_it_is_sure(here, knowing, probe, capfd, monkeypatch):
+    """A ratio of 5 and no rival: the first look with a second of speech is the last; of -1 likewise."""
+    for offset, speaker, words, code in ((5.0, ["--speaker", "voice09"], "Same person", 0),
+                                         (-1.0, [], "Different person", 1)):
+        sure_of(monkeypatch, 1e-6, offset)
+        capfd.readouterr()
+        assert record.main(["--verify", "--live", "--model_path", str(knowing), "--input", str(probe), *speaker,
+                            "--json"]) == code
+        printed, shown = capfd.readouterr()
+        verdict, = json.loads(printed)["verdicts"]
+        assert verdict["decision"] == words
+        assert 1 <= verdict["probe_seconds"] < 1.6
+        assert f"sure after {verdict['probe_seconds']:.1f} s of speech" in shown
+        assert features.read_record(here / "verify" / "probe.npy")[0]["utterances"][0]["speech_seconds"] == (
+            verdict["probe_seconds"])
+
+
+def test_without_certainty_it_is_the_verdict_on_the_whole(here, knowing, probe, capfd, monkeypatch):
+    sure_of(monkeypatch, 1e-6, 2.0)                             # above the threshold, between the bounds
+    flags = ["--verify", "--model_path", str(knowing), "--input", str(probe), "--json"]
+    found = []
+    for more in ([], ["--live"]):
+        capfd.readouterr()
+        code = record.main([*flags, *more])
+        printed, shown = capfd.readouterr()
+        found.append((code, json.loads(printed)))
+    assert found[0] == found[1]
+    lines = [line for line in shown.splitlines() if line.startswith("[")]
+    seconds = len(audio.load_audio(probe, 8000)) / 8000
+    assert len(lines) == math.ceil(seconds)                     # a line per second: after 0, 1, 2, ... s
+    assert lines[0].endswith(" 0.0 s of speech, no verdict yet")
+    assert re.fullmatch(r"\[[# ]{20}\] +-\d+ dB, +\d+\.\d s of speech, voice\d\d, ratio \+2\.0: "
+                        "rather the same person", lines[-1])
+    assert "sure" not in shown
+
+
+def test_a_threshold_by_hand_is_never_sure_before_the_end(here, knowing, probe, capfd):
+    assert record.main(["--verify", "--live", "--model_path", str(knowing), "--input", str(probe), "--threshold",
+                        "-1"]) == 0
+    printed, shown = capfd.readouterr()
+    assert "note: the threshold is no calibrated ratio, so it is never sure before the end" in shown
+    assert "sure after" not in shown
+    heard = len(audio.voiced(audio.load_audio(probe, 8000), sr=8000, window=0.025, hop=0.01, top_db=30, floor_db=3))
+    assert f"speech: {heard / 8000:.1f} s of probe" in printed
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (np.zeros_like, "no speech, the recording is silent: is it the right microphone"),
+    (lambda wave: np.clip(20 * wave, -1, 1), "the recording is clipped, ")])
+def test_silence_and_clipping_end_it_after_four_seconds(here, knowing, probe, fails, change, words, monkeypatch):
+    sure_of(monkeypatch, 1e-6, 2.0)
+    seen = []
+    check = listening.check_loudness
+    monkeypatch.setattr(listening, "check_loudness", lambda wave: seen.append(len(wave)) or check(wave))
+    wave = audio.load_audio(probe, 8000)
+    soundfile.write(probe, change(wave), 8000, "FLOAT")
+    assert words in fails(record.main, "--verify", "--live", "--model_path", knowing, "--input", probe)
+    assert seen == [32000]
+    assert not (here / "verify").exists()
+
+
+def test_who_is_forgotten_while_it_listens_is_compared_no_more(here, knowing, probe, capsys, fails, monkeypatch):
+    sure_of(monkeypatch, 1e-6, 2.0)
+    shown, said = [], []
+
+    class Line(listening.LivingLine):
+        def show(self, text, seconds):
+            shown.append(seconds)
+            if len(shown) == 30:                                # after 1.5 s
+                record.main(["--forget", "--speaker", forgotten])
+
+        def say(self, text):
+            said.append(text)
+
+    monkeypatch.setattr(listening, "LivingLine", Line)
+    flags = ["--verify", "--live", "--model_path", knowing, "--input", probe]
+    forgotten = "voice08"
+    capsys.readouterr()
+    assert record.main([*map(str, flags), "--json"]) == 0
+    assert said == ["note: forgotten while it listens: voice08"]
+    verdict, = json.loads(capsys.readouterr().out.splitlines()[-1])["verdicts"]
+    assert verdict["scores"].keys() == {"voice09", "voice10"}
+
+    shown.clear()
+    forgotten = "voice09"
+    line = fails(record.main, *flags, "--speaker", "voice09")
+    assert "--speaker is voice09: enroll has voice10" in line
+    assert shown[-1] < 3                                        # it did not wait for the end
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--live", "--replace"], "--live and --replace contradict each other"),
+    (["--timeline", "a.csv"], "--timeline is a.csv: only --live True makes one"),
+    (["--live", "--verify", "--timeline", "a.csv"], "--timeline and --verify contradict each other")])
+def test_flags_that_do_not_go_together(fails, argv, words):
+    assert words in fails(record.main, *argv)
+
+
+def test_the_living_line_is_drawn_over_itself_in_a_terminal_alone():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    line = listening.LivingLine(Terminal())
+    line.show("one", 0.0)
+    line.show("two", 0.05)
+    line.say("done")
+    width = shutil.get_terminal_size().columns - 1
+    assert line.file.getvalue() == (f"\r{'one':{width}}\r{'two':{width}}\r{'':{width}}\rdone\n")
+    line = listening.LivingLine(io.StringIO())
+    for number in range(61):
+        line.show(f"{number}", number / 20)
+    assert line.file.getvalue() == "0\n20\n40\n60\n"
+
+
+# ---- who speaks now ---------------------------------------------------------------------------------------------
+
+def test_who_speaks_is_named_and_kept(here, knowing, corpus, capsys):
+    """Two voices, silence between them: what is printed are the changes of what is kept."""
+    wave = np.concatenate([speech_of(corpus, "voice08", (2, 3)), np.zeros(16000, np.float32),
+                           speech_of(corpus, "voice10", (2, 3))])
+    soundfile.write(here / "talk.wav", wave, 8000, "FLOAT")
+    capsys.readouterr()
+    flags = ["--live", "--model_path", str(knowing), "--input", "talk.wav", "--timeline", "who.csv"]
+    assert record.main([*flags, "--threshold", "-1"]) == 0
+    rows = list(csv.DictReader((here / "who.csv").read_text().splitlines()))
+    times = np.array([float(row["time"]) for row in rows])
+    assert times == pytest.approx(0.4 * np.arange(1, len(times) + 1))
+    assert times[-1] == pytest.approx(len(wave) / 8000, abs=0.4)
+    assert all((row["name"] == "") == (row["ratio"] == "") for row in rows)
+    pause = len(speech_of(corpus, "voice08", (2, 3))) / 8000
+    assert {row["name"] for row, time in zip(rows, times, strict=True) if pause + 1 < time < pause + 2} == {""}
+    assert {"voice08", "voice10"} <= {row["name"] for row in rows} <= {"", "voice08", "voice09", "voice10"}
+    names = [row["name"] for row in rows]
+    changes = [(f"{time:.1f}", name or "nobody") for time, name, before in zip(times, names, ["", *names], strict=False)
+               if name != before]
+    *printed, last = capsys.readouterr().out.splitlines()
+    assert [(line.split(" s  ")[0].strip(), line.split(" s  ")[1]) for line in printed] == changes
+    assert last == f"who.csv: {len(rows)} lines"
+    assert stat.S_IMODE((here / "who.csv").stat().st_mode) == 0o600
+    assert not (here / "verify").exists()
+
+    assert record.main([*flags, "--threshold", "1"]) == 0       # nobody passes: everybody is somebody else
+    assert {line.split(",")[1] for line in (here / "who.csv").read_text().splitlines()[1:]} == {"", "somebody else"}
+
+
+def test_the_last_two_seconds_of_speech_tell_who_speaks(here, knowing, corpus):
+    """By hand: the d-vector of the end of the voiced speech, at one level; what was before does not count."""
+    verifier = verification.Verifier(configuration.get_config(["--model_path", str(knowing), "--threshold", "-1"]))
+    verifier.calibration, config = None, verifier.config
+    voices = verifier.voices("enroll")
+    conversation = listening.Conversation(verifier, voices)
+    wave = np.concatenate([speech_of(corpus, "voice08", (2,)), speech_of(corpus, "voice09", (2, 3))])
+    moments = [moment for start in range(0, len(wave), BLOCK)
+               if (moment := conversation.feed(wave[start:start + BLOCK]))]
+    checked = 0
+    for moment in moments[5::5]:
+        if not moment.name:
+            continue
+        heard = audio.voiced(wave[:round(moment.seconds * 8000)], **audio.detector(config))
+        frames = audio.log_mel(audio.at_level(heard[-16000:], config.level), sr=8000, nfft=config.nfft,
+                               window=config.window, hop=config.hop)
+        vector = embedding.embed(verifier.encoder, audio.cut_segments(frames, config.tisv_frame))
+        assert moment.ratio == pytest.approx(max(float(vector @ voice.centroid) for voice in voices), abs=1e-5)
+        checked += 1
+    assert checked >= 2
+
+
+def test_who_speaks_is_told_with_bounded_memory(here, knowing, corpus):
+    verifier = verification.Verifier(configuration.get_config(["--model_path", str(knowing)]))
+    conversation = listening.Conversation(verifier, verifier.voices("enroll"))
+    wave = np.tile(speech_of(corpus, "voice08", range(3)), 8)
+    for start in range(0, len(wave), 8000):
+        conversation.feed(wave[start:start + 8000])
+    assert len(wave) > 50 * 8000
+    assert len(conversation.gather()) <= 31 * 8000
+    with pytest.raises(InputError, match="--min_speech is 3: who speaks now is told from the last 2 s of speech"):
+        listening.Conversation(verification.Verifier(configuration.get_config(
+            ["--model_path", str(knowing), "--min_speech", "3"])), [])
+
+
+def test_silence_from_the_start_is_a_fault_and_later_a_note(here, knowing, corpus, fails, monkeypatch):
+    notes = []
+    monkeypatch.setattr(listening.LivingLine, "say", lambda line, text: notes.append(text))
+    speech = speech_of(corpus, "voice08", (2, 3))
+    flags = ["--live", "--model_path", knowing, "--input", "talk.wav", "--timeline", "who.csv"]
+    soundfile.write(here / "talk.wav", np.concatenate([np.zeros(40000), speech]), 8000, "FLOAT")
+    assert "no speech, the recording is silent" in fails(record.main, *flags)
+    assert (here / "who.csv").read_text().splitlines()[-1].startswith("4.00,")
+    loud = np.clip(20 * speech, -1, 1)
+    soundfile.write(here / "talk.wav", np.concatenate([speech, np.zeros(48000), loud, speech]), 8000, "FLOAT")
+    assert record.main([str(flag) for flag in flags]) == 0
+    assert [note.split(", ")[:2] for note in notes] == [
+        ["note: no speech", "the recording is silent: is it the right microphone"],
+        ["note: the recording is clipped", notes[1].split(", ")[1]]]
+
+
+# ---- through the microphone -------------------------------------------------------------------------------------
+
+def command(model, *argv):
+    return [sys.executable, str(ROOT / "record.py"), "--live", "--model_path", str(model), "--device", "pulse", *argv]
+
+
+def listen_to(microphone, knowing, corpus, *argv):
+    """Return a process of record.py --live that hears voices in turns; it has said "speak now"."""
+    wave = np.concatenate([speech_of(corpus, name, (2, 3)) for name in ("voice08", "voice09", "voice10")])
+    microphone.start(8000)
+    microphone.play(np.int16(wave / np.abs(wave).max() * 20000), 8000)
+    process = subprocess.Popen(command(knowing, *argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "speak now" not in (line := process.stderr.readline()):
+        assert line
+    return process
+
+
+def test_turns_are_told_through_the_microphone_until_ctrl_c(microphone, tmp_path, monkeypatch, corpus):
+    """Three enrolled voices and a stranger take turns of 3 s; the pretrained model tells who speaks."""
+    monkeypatch.chdir(tmp_path)
+    turns = [("test", "voice08"), ("train", "voice01"), ("train", "voice00"), ("train", "voice02")]
+    parts = []
+    for part, name in turns:
+        files = [corpus / part / name / f"{take:02}.wav" for take in range(5)]
+        for file in files[:3] if name != "voice00" else []:
+            assert record.main(["--model_path", str(ROOT / "pretrained"), "--speaker", name, "--input", str(file)]) == 0
+        waves = [audio.load_audio(file, 16000) for file in files[3:]]
+        parts.append(np.concatenate([20000 * wave / np.abs(wave).max() for wave in waves])[:48000])
+    microphone.start(16000)
+    process = subprocess.Popen(command(ROOT / "pretrained", "--timeline", "who.csv"), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    microphone.wait_for_listener()
+    microphone.play(np.int16(np.concatenate([*parts, np.zeros(48000)])), 16000)
+    time.sleep(12.5)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors.split()[-1]) == (0, "it)")         # "Ctrl-C ends it": no error
+    rows = [(float(row["time"]), row["name"])
+            for row in csv.DictReader((tmp_path / "who.csv").read_text().splitlines())]
+    assert printed.splitlines()[-1] == f"who.csv: {len(rows)} lines"
+    right = []
+    for number, (_, name) in enumerate(turns):
+        own = [heard for time, heard in rows if 3 * number < time <= 3 * number + 3 and heard]
+        right.append([heard == ("somebody else" if name == "voice00" else name) for heard in own])
+    assert all(any(own) for own in right)
+    assert np.mean(np.concatenate(right)) >= 0.5
+
+
+@pytest.mark.parametrize(("blow", "message"), [
+    (signal.SIGKILL, "error: microphone 0 pulse was lost: it hears no more"),
+    (signal.SIGSTOP, "error: the microphone delivered nothing for 3 s")])
+def test_a_microphone_lost_midway_is_one_line_and_what_was_heard_is_kept(microphone, here, knowing, corpus, blow,
+                                                                         message):
+    process = listen_to(microphone, knowing, corpus, "--timeline", "who.csv")
+    time.sleep(1)
+    microphone.daemon.send_signal(blow)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert next(line for line in errors.splitlines() if line.startswith("error")).startswith(message)
+    assert len((here / "who.csv").read_text().splitlines()) > 1
+    assert not list(here.glob(".*.part"))
+
+
+def test_a_verdict_through_the_microphone_ends_early(microphone, here, knowing, corpus):
+    """The bounds lie where every ratio is beyond one of them."""
+    stored = json.loads((knowing / "thresholds.json").read_text())
+    for point in stored["points"].values():
+        point |= {"llr": 0.0, "far_all": 0.5, "frr_all": 0.5}
+    (knowing / "thresholds.json").write_text(json.dumps(stored))
+    process = listen_to(microphone, knowing, corpus, "--verify", "--speaker", "voice08", "--seconds", "60")
+    printed, errors = process.communicate(timeout=30)
+    assert process.returncode in (0, 1)
+    assert "sure after " in errors
+    assert printed.startswith(("Same person: probe and voice08", "Different person: probe and voice08"))
+    assert features.read_record(here / "verify" / "probe.npy")[0]["utterances"][0]["seconds"] < 10
+
+
+def test_ctrl_c_cancels_a_live_probe(microphone, here, knowing, corpus):
+    process = listen_to(microphone, knowing, corpus, "--verify", "--threshold", "0.5")
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=20)
+    assert (process.returncode, printed) == (2, "")
+    assert errors.splitlines()[-1] == "stopped by the keyboard: nothing was saved"
+    assert not (here / "verify").exists()
