@@ -23,7 +23,7 @@ SOMEBODY = "somebody else"   # who speaks, where it is nobody enrolled
 WINDOW_SECONDS = 2.0         # of speech that tell who speaks
 NEWEST_SECONDS = 1.0         # of them that tell of another speaker first
 MEMORY_SECONDS = 30.0        # of sound by which loudness and noise are judged meanwhile
-PAUSE_SECONDS = 0.5          # without speech, and nobody speaks
+PAUSE_SECONDS = 1.0          # without speech, and nobody speaks
 EARLY_SECONDS = 4            # of sound after which silence and clipping are no beginning any more
 FULL_SCALE = 0.99            # a sample from here on counts as clipped
 CLIPPED_SHARE = 0.001        # a recording with more of them is refused
@@ -207,7 +207,6 @@ def hear_probe(verifier, enrolments, coming, line):
             break
         line.show(f"{meter(audio.level_db(block))}, {listener.speech_seconds:4.1f} s of speech, {leaning(verdict)}",
                   listener.heard / listener.sr)
-    line.clear()
     return listener.gather()
 
 
@@ -246,7 +245,6 @@ def follow(verifier, enrolments, coming, line):
         if line.alive:
             line.show(f"{meter(audio.level_db(block))}, {moment.seconds:.1f} s, {now_in_words(moment)}", moment.seconds)
         yield moment
-    line.clear()
 
 
 def now_in_words(moment):
