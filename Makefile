@@ -44,6 +44,7 @@ bench: .venv/tests
 	$(BIN)/python tests/benchmark_workers.py
 	$(BIN)/python tests/benchmark_data.py
 	$(BIN)/python tests/benchmark_verify.py
+	$(BIN)/python tests/benchmark_live.py
 	$(BIN)/python tests/benchmark_measures.py
 	$(BIN)/python tests/benchmark_export.py
 	$(BIN)/python tests/benchmark_gui.py pretrained

@@ -280,8 +280,17 @@ def voiced(wave, **settings):
     return speech_and_noise(wave, **settings)[0]
 
 
-def speech_and_noise(wave, *, sr, window, hop, top_db, floor_db=None):
-    """Join the voiced stretches of a recording: frames near its loudest, and above its noise.
+def speech_and_noise(wave, **settings):
+    """Return the voiced speech (V,) of a recording (S,), empty where nothing is louder than silence, and its noise.
+
+    The settings, and what the noise is: see `voiced_stretches`.
+    """
+    stretches, noise = voiced_stretches(wave, **settings)
+    return np.concatenate([wave[:0], *(wave[start:end] for start, end in stretches)]), noise
+
+
+def voiced_stretches(wave, *, sr, window, hop, top_db, floor_db=None):
+    """Find the voiced stretches of a recording: frames near its loudest, and above its noise.
 
     Parameters
     ----------
@@ -297,22 +306,21 @@ def speech_and_noise(wave, *, sr, window, hop, top_db, floor_db=None):
 
     Returns
     -------
-    speech : np.ndarray, shape (V,)
-        Empty where nothing is louder than silence.
+    stretches : np.ndarray of int, shape (n, 2)
+        Start and end of each, in samples; none where nothing is louder than silence.
     noise : float
         The noise floor, in dB of full scale.
     """
     peak = np.abs(wave).max(initial=0)
     if peak < SILENT_PEAK:
-        return wave[:0], QUIET_DB
+        return np.empty((0, 2), int), QUIET_DB
     levels = frame_levels(wave / peak, sr=sr, window=window, hop=hop)               # so that silence is -100 dB of it
     loudest, noise = levels.max(), np.percentile(levels, FLOOR_PERCENTILE)
     if floor_db is not None:
         top_db = min(top_db, max(loudest - noise - floor_db, LEAST_TOP_DB))
     changes = np.flatnonzero(np.diff(levels > loudest - top_db, prepend=False, append=False))
-    stretches = np.minimum(changes * round(hop * sr), len(wave)).reshape(-1, 2)     # samples, start and end
-    speech = np.concatenate([wave[start:end] for start, end in stretches])
-    return speech, max(float(noise + 20 * np.log10(peak)), QUIET_DB)
+    stretches = np.minimum(changes * round(hop * sr), len(wave)).reshape(-1, 2)
+    return stretches, max(float(noise + 20 * np.log10(peak)), QUIET_DB)
 
 
 def at_level(speech, decibels):
@@ -436,6 +444,11 @@ def frames_of(segments, total):
     return frames[:total]
 
 
+def detector(config):
+    """Return the settings of `voiced_stretches` that the feature flags give."""
+    return {name: getattr(config, name) for name in ("sr", "window", "hop", "top_db", "floor_db")}
+
+
 def speech_frames(wave, config):
     """Return the log-mel frames (T, 40) of the voiced speech of a recording at config.sr, and what is known of it.
 
@@ -446,11 +459,15 @@ def speech_frames(wave, config):
         Its seconds, those of speech, and estimates of its signal-to-noise ratio in dB and its bandwidth in Hz, None
         where there is too little speech.
     """
-    frame = {"sr": config.sr, "window": config.window, "hop": config.hop}
-    speech, noise = speech_and_noise(wave, **frame, top_db=config.top_db, floor_db=config.floor_db)
-    known = {"seconds": len(wave) / config.sr, "speech_seconds": len(speech) / config.sr, "snr": None,
-             "bandwidth": None}
-    frames = log_mel(at_level(speech, config.level), nfft=config.nfft, **frame)
+    frames, known = frames_of_speech(*speech_and_noise(wave, **detector(config)), config)
+    return frames, {"seconds": len(wave) / config.sr, **known}
+
+
+def frames_of_speech(speech, noise, config):
+    """Return the log-mel frames (T, 40) of voiced speech (V,) with a noise floor in dB, and what is known of it."""
+    known = {"speech_seconds": len(speech) / config.sr, "snr": None, "bandwidth": None}
+    frames = log_mel(at_level(speech, config.level), sr=config.sr, nfft=config.nfft, window=config.window,
+                     hop=config.hop)
     if known["speech_seconds"] >= least_seconds(config):
         known |= {"snr": estimate_snr(speech, noise), "bandwidth": estimate_bandwidth(frames, config.sr)}
     return frames, known
@@ -458,7 +475,13 @@ def speech_frames(wave, config):
 
 def speech_segments(wave, config):
     """Return the `segments` of a recording and what is known of it."""
-    (frames, known), length = speech_frames(wave, config), getattr(config, segment_flag(config.tdsv))
+    cuts, known = segments_of_speech(*speech_and_noise(wave, **detector(config)), config)
+    return cuts, {"seconds": len(wave) / config.sr, **known}
+
+
+def segments_of_speech(speech, noise, config):
+    """Return the same of voiced speech (V,) with a noise floor in dB."""
+    (frames, known), length = frames_of_speech(speech, noise, config), getattr(config, segment_flag(config.tdsv))
     if known["speech_seconds"] < least_seconds(config):
         return np.empty((0, N_MELS, length), np.float32), known
     return cut_segments(frames[-length:] if config.tdsv else frames, length), known
@@ -501,6 +524,10 @@ def read_utterance(path, config):
 
 def segments_and_entry(wave, config):
     """Return the segments of samples (S,) at config.sr and their entry."""
-    cuts, known = speech_segments(wave, config)
+    return with_entry(*speech_segments(wave, config), config)
+
+
+def with_entry(cuts, known, config):
+    """Return segments and their entry: what is known of a recording, and why it gave none."""
     few = f"holds under {least_seconds(config)} s of speech" if known["speech_seconds"] else "is silent"
     return cuts, {**known, "dropped": "" if len(cuts) else few}

@@ -1,5 +1,5 @@
 """What the window draws of its own: level meter, scale of scores, bars of all speakers; and its colours."""
-import record
+import listening
 from service import shortened
 
 try:
@@ -45,7 +45,7 @@ class Board:
     def meter(self, level_db, share_left):
         """Draw the level in dB of full scale, and the share of the time that is left."""
         self.canvas.delete("all")
-        x, line, floor = self.axis(record.METER_FLOOR, 0), self.line, record.METER_FLOOR
+        x, line, floor = self.axis(listening.METER_FLOOR, 0), self.line, listening.METER_FLOOR
         zones = ((floor, QUIET_DB, "too quiet"), (QUIET_DB, LOUD_DB, "good"), (LOUD_DB, 0, "loud"))
         for low, high, word in zones:
             colour = GOOD_TINT if word == "good" else BAD_TINT

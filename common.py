@@ -122,13 +122,16 @@ def run_on_cluster(calls, scheduler, return_as):
 
 @contextlib.contextmanager
 def quiet_libraries():
-    """Keep what compiled libraries write to file descriptor 2; show it if anything but an InputError comes of it."""
+    """Keep what compiled libraries write to file descriptor 2; show it if another error than an InputError comes of it.
+
+    A generator that is closed meanwhile is none.
+    """
     kept = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
             yield
-        except InputError:
+        except (InputError, GeneratorExit):
             raise
         except BaseException:
             chatter.seek(0)

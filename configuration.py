@@ -271,6 +271,11 @@ def add_recording_flags(add):
     add("forget", False, "delete the speaker's enrolment and kept recordings, and end",
         excludes=("replace", "input", "keep_recording"))
     add("keep_recording", False, "keep the enrolled recording as WAV in --raw_path", readers="record gui")
+    add("live", False, "with --verify: show the verdict while it grows, end as soon as it is sure; without: say who "
+        "speaks now, until Ctrl-C or for --seconds, if typed",
+        excludes=("replace", "forget", "keep_recording", "list_devices"))
+    add("timeline", None, "keep who spoke when: time (s), name, ratio", metavar="FILE.csv",
+        excludes=("verify", "forget", "list_devices"))
 
 
 def with_later_flags(stored):
@@ -369,6 +374,8 @@ def flag_problems(config):
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.trials and "raw_path" not in config.given:
         yield f"--trials is {config.trials}: give --raw_path, the folder of the audio that it names"
+    if config.timeline and not config.live:
+        yield f"--timeline is {config.timeline}: only --live True makes one"
     if config.train and config.model_num is not None:
         yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
     if not config.train and (config.restore or config.init_from):

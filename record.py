@@ -3,6 +3,8 @@
     python record.py --speaker anna                       record an enrolment of anna; further ones add up
     python record.py --verify True --speaker anna         record a probe: is it anna?
     python record.py --verify True                        record a probe: who of the enrolled is it?
+    python record.py --verify True --live True            the same; it ends as soon as it is sure
+    python record.py --live True                          who of the enrolled speaks now? until Ctrl-C
     python record.py --speaker anna --input FILE          a recording instead of the microphone
     python record.py --speaker anna --forget True         delete anna's enrolment and kept recordings
     python record.py --list_devices True
@@ -13,6 +15,8 @@ Enrolments are features in --enroll_path, the probe is in --verify_path; the aud
 import atexit
 import contextlib
 import datetime
+import itertools
+import math
 import os
 import pathlib
 import queue
@@ -32,14 +36,13 @@ import common
 import configuration
 import embedding
 import features
+import listening
 import verification
 from common import InputError, private_folder, write_whole
 
 BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
 PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
-FULL_SCALE = 0.99            # a sample from here on counts as clipped
-CLIPPED_SHARE = 0.001        # a recording with more of them is refused
-METER_FLOOR = -60            # dB at the left end of the level meter
+CLOSE_SECONDS = 1.0          # that a driver may take to close it
 RECORDING_NAME = re.compile(r"\d{8}-\d{6}-\d{6}")          # of a kept recording: when it was made
 
 
@@ -125,31 +128,54 @@ def record(seconds, sr, device=None, on_level=None, cancelled=None):
     InputError
         If there is no such microphone, it does not record at sr, delivers nothing for 3 s, or is lost.
     """
-    blocks, done, wanted = queue.Queue(), threading.Event(), round(seconds * sr)
+    parts, have, wanted = [], 0, round(seconds * sr)
+    with nothing_saved(), contextlib.closing(blocks(sr, device, cancelled)) as coming:
+        for block in coming:
+            parts.append(block)
+            have += len(block)
+            if on_level:
+                on_level(audio.level_db(block), max(0.0, (wanted - have) / sr))
+            if have >= wanted:
+                break
+    return np.concatenate(parts)[:wanted]
+
+
+@contextlib.contextmanager
+def nothing_saved():
+    """Let Ctrl-C say that nothing was saved."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("stopped by the keyboard: nothing was saved") from stop
+
+
+def blocks(sr, device=None, cancelled=None, lost="nothing was saved"):
+    """Yield a microphone's samples, float32 (S,), as they come, 20 times a second, until the generator is closed.
+
+    Parameters and errors are those of `record`; `lost` says what becomes of a recording that ends before.
+    """
+    found, done = queue.Queue(), threading.Event()
     # A driver that hangs cannot be stopped; a daemon thread can be left behind.
-    thread = threading.Thread(target=capture_blocks, args=(blocks, done, sr, device), name="microphone", daemon=True)
+    thread = threading.Thread(target=capture_blocks, args=(found, done, sr, device), name="microphone", daemon=True)
     with common.quiet_libraries():
         thread.start()
         try:
-            return collect_samples(blocks, wanted, sr, on_level, cancelled)
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt("stopped by the keyboard: nothing was saved") from stop
+            yield from deliver(found, cancelled, lost)
         finally:
             done.set()
-            thread.join(PATIENCE_SECONDS)
+            thread.join(CLOSE_SECONDS)
             if thread.is_alive() and "sounddevice" in sys.modules:
                 atexit.unregister(sys.modules["sounddevice"]._exit_handler)      # it would wait for the driver, too
 
 
-def capture_blocks(blocks, done, sr, device):
-    """Put the microphone's samples into a queue, (S,) at a time, until `done`; in the end why it stopped, if it did."""
+def capture_blocks(found, done, sr, device):
+    """Put a microphone's samples into a queue, (S,) at a time, until `done`, then the Device, or why there is none."""
     try:
         sounddevice, chosen = portaudio(), find_device(device)
-        lost = InputError(f"microphone {chosen.number} {chosen.name} was lost: nothing was saved")
         try:
             stream = sounddevice.InputStream(
                 sr, round(sr * BLOCK_SECONDS), chosen.number, 1, "float32",
-                callback=lambda block, *_: blocks.put(block[:, 0].copy()), finished_callback=lambda: blocks.put(lost))
+                callback=lambda block, *_: found.put(block[:, 0].copy()), finished_callback=lambda: found.put(chosen))
             stream.start()
         except sounddevice.PortAudioError as error:
             raise InputError(f"microphone {chosen.number} {chosen.name} cannot record at {sr} Hz ({error.args[0]}): "
@@ -160,17 +186,17 @@ def capture_blocks(blocks, done, sr, device):
         stream.abort()
         stream.close()
     except Exception as error:      # it is raised in the thread that waits for the samples
-        blocks.put(error)
+        found.put(error)
 
 
-def collect_samples(blocks, wanted, sr, on_level, cancelled):
-    """Return `wanted` samples of a queue of blocks; raise what is in it instead of a block."""
-    parts, have, heard = [], 0, time.monotonic()
-    while have < wanted:
+def deliver(found, cancelled, lost):
+    """Yield the blocks of a queue; raise what is in it instead of one. A Device there was lost."""
+    heard = time.monotonic()
+    while True:
         if cancelled and cancelled():
-            raise InputError("cancelled: nothing was saved")
+            raise InputError(f"cancelled: {lost}")
         try:
-            block = blocks.get(timeout=BLOCK_SECONDS)
+            block = found.get(timeout=BLOCK_SECONDS)
         except queue.Empty:
             if time.monotonic() - heard > PATIENCE_SECONDS:
                 problem = (f"the microphone delivered nothing for {PATIENCE_SECONDS:g} s: is it muted, or taken by "
@@ -180,11 +206,10 @@ def collect_samples(blocks, wanted, sr, on_level, cancelled):
             continue
         if isinstance(block, Exception):
             raise block
-        parts.append(block)
-        have, heard = have + len(block), time.monotonic()
-        if on_level:
-            on_level(audio.level_db(block), max(0.0, (wanted - have) / sr))
-    return np.concatenate(parts)[:wanted]
+        if isinstance(block, Device):
+            raise InputError(f"microphone {block.number} {block.name} was lost: {lost}")
+        heard = time.monotonic()
+        yield block
 
 
 def check_recording(wave, config):
@@ -195,14 +220,7 @@ def check_recording(wave, config):
     InputError
         If it is silent, steady, clipped, or holds less than config.min_speech seconds of speech; it says what to do.
     """
-    peak = np.abs(wave).max(initial=0)
-    clipped = np.mean(np.abs(wave) >= FULL_SCALE) if len(wave) else 0
-    if peak < audio.SILENT_PEAK:
-        problem = "no speech, the recording is silent: is it the right microphone, and switched on?"
-        raise InputError(f"{problem} --list_devices True names them", problem)
-    if clipped > CLIPPED_SHARE:
-        raise InputError(f"the recording is clipped, {clipped:.1%} of its samples are at full scale: turn the "
-                         "microphone down or move away from it, and record again")
+    listening.check_loudness(wave)
     segments, known = audio.speech_segments(wave, config)
     seconds = known["speech_seconds"]
     if len(segments) and audio.is_steady(segments):
@@ -401,8 +419,7 @@ def meter_line(level, seconds_left, width=40):
     """Return the text that draws level meter and time left over a terminal's line, and clears it in the end."""
     if not seconds_left:
         return "\r" + " " * (width + 24) + "\r"
-    filled = round(width * min(1, max(0, 1 - level / METER_FLOOR)))
-    return f"\r[{'#' * filled:{width}}] {max(level, METER_FLOOR):4.0f} dB, {seconds_left:5.1f} s left"
+    return f"\r{listening.meter(level, width)}, {seconds_left:5.1f} s left"
 
 
 def work(config):
@@ -420,6 +437,8 @@ def work(config):
     adopt_model(config)
     if config.verify:
         return verify_recording(config, name)
+    if config.live:
+        return follow_speakers(config)
     read_enrolment(pathlib.Path(config.enroll_path, f"{name}.npy"), config)     # it must fit before anybody speaks
     path = enroll(config, name, *get_recording(config, f"an enrolment of {name}"))
     total = next(entry for entry in list_enrolled(config) if entry.name == path.stem)
@@ -436,10 +455,74 @@ def verify_recording(config, name):
     if "speaker" in config.given and name not in sources:
         raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
     verifier = verification.Verifier(config)
+    if config.live:
+        return verify_live(verifier)
     with ThreadPoolExecutor(1) as background:
         voices = background.submit(verification.enrolled_voices, verifier)
         probe = save_probe(config, *get_recording(config, "the probe"))
     return verification.print_verdicts(verifier, voices.result(), probe)
+
+
+def verify_live(verifier):
+    """Record a probe until the verdict is sure, print it and return the exit code."""
+    config, enrolments = verifier.config, verification.Enrolments(verifier)
+    with nothing_saved(), live_blocks(config, "the probe", "nothing was saved") as (coming, line):
+        wave = listening.hear_probe(verifier, enrolments, coming, line)
+    probe = save_probe(config, wave, config.input or "microphone")
+    return verification.print_verdicts(verifier, enrolments.voices(), probe)
+
+
+def follow_speakers(config):
+    """Say who speaks until it is stopped; keep that as --timeline."""
+    if config.tdsv:
+        raise InputError(f"--live is True: {config.model_path} is text-dependent, and people who talk say other words; "
+                         "take a text-independent model with --model_path, or --verify True")
+    verifier, moments = verification.Verifier(config), []
+    enrolments = verification.Enrolments(verifier)
+    verification.print_losses(enrolments.voices())
+    if config.timeline:
+        listening.write_moments(config.timeline, moments)       # what cannot be written is said before anybody speaks
+    try:
+        with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
+            for moment in listening.follow(verifier, enrolments, coming, line):
+                moments.append(moment)
+    except KeyboardInterrupt:               # it has no other end
+        pass
+    finally:
+        if config.timeline:
+            listening.write_moments(config.timeline, moments)
+            print(f"{config.timeline}: {len(moments)} lines")
+    return 0
+
+
+@contextlib.contextmanager
+def live_blocks(config, what, lost):
+    """Give an iterator over blocks of samples (S,), and the terminal's line that shows what is heard in them.
+
+    They are those of --input, at once, or of the microphone as they come, up to --seconds; where nothing is verified it
+    has no end, unless --seconds was typed.
+    """
+    with open(os.dup(2), "w", encoding="utf-8") as terminal, contextlib.ExitStack() as after:
+        line = listening.LivingLine(terminal)               # `blocks` silences descriptor 2 itself
+        after.callback(line.clear)
+        if config.input:
+            wave, length = get_recording(config, what)[0], round(BLOCK_SECONDS * config.sr)
+            yield iter(np.split(wave, range(length, len(wave), length))), line
+            return
+        seconds = config.seconds if config.verify or "seconds" in config.given else math.inf
+        coming = after.enter_context(contextlib.closing(blocks(config.sr, config.device, lost=lost)))
+        first = next(coming)
+        line.say(f"listening, {what}: speak now (Ctrl-C {'cancels' if config.verify else 'ends it'})")
+        yield up_to(seconds * config.sr, itertools.chain([first], coming)), line
+
+
+def up_to(wanted, coming):
+    """Yield blocks until so many samples have come."""
+    for block in coming:
+        yield block[:math.ceil(min(wanted, len(block)))]
+        wanted -= len(block)
+        if wanted <= 0:
+            return
 
 
 def main(argv=None):

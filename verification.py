@@ -6,9 +6,12 @@
 
 A score is a cosine; the threshold and its error rates are the model's, measured on its validation speakers.
 """
+import functools
 import json
+import math
 import pathlib
 import sys
+import time
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -24,15 +27,26 @@ from features import normal_form
 # Beyond these a probe is outside of what models are measured on: what it is, its bound, and how a verdict says it.
 BEYOND = (("probe_seconds", 1.0, "under 1 s of speech"), ("snr", 0.0, "noise louder than the speech"),
           ("bandwidth", 3000.0, "nothing above 3 kHz"))
+LEAD = 2.0                   # of the best speaker's ratio over the next one's that, in validation, nobody made up for
+LOOK_SECONDS = 0.4           # of further speech after which a Listener judges again
+MOMENT_SECONDS = 0.2         # in which a program that replaces an enrolment is done with it
+GROWTH = 0.02                # or this share of the recording, if that is more: the longer, the more a judgement costs
+
 
 # ---- what is enrolled, what is a probe --------------------------------------------------------------------------
 
-def enrolment_sources(path):
-    """Return {speaker: files} of an enrolment, each file a recording or a .npy of features.
+def enrolment_sources(path, speaker=None):
+    """Return {speaker: files} of an enrolment, or of one of its speakers; each file is a recording or a .npy.
 
     A file is one speaker. In a folder, the audio directly in it is one, named after it; each sub-folder with audio and
     each .npy is one.
     """
+    if speaker is not None:
+        sources, name = enrolment_sources(path), normal_form(speaker)
+        if name not in sources:
+            raise InputError(f"--speaker is {speaker}: {path} has {', '.join(sources)}",
+                             f"{speaker} is not enrolled any more.")
+        return {name: sources[name]}
     path = pathlib.Path(path)
     if not path.exists():
         raise InputError(f"--enroll_path is {path}: there is no such file or folder; enrol with python record.py",
@@ -90,15 +104,16 @@ class Voice:
     snr: float | None = None            # dB, estimated, of its first recording
     bandwidth: float | None = None      # Hz, likewise
 
-    @property
+    @functools.cached_property
     def centroid(self):
         """The normalised mean (D,) of the d-vectors."""
         return measures.unit_mean(self.vectors)
 
 
-def known_of(probe, voice):
-    """Return what is known of the trial of a probe and an enrolled Voice; measures.TERMS lists the names."""
-    return {"probe_seconds": probe.seconds, "enrolled_seconds": voice.seconds, "enrolments": len(voice.vectors),
+def known_of(probe, voices):
+    """Return what is known of the trials of a probe and n enrolled Voices; measures.TERMS lists the names."""
+    return {"probe_seconds": probe.seconds, "enrolled_seconds": np.array([voice.seconds for voice in voices]),
+            "enrolments": np.array([len(voice.vectors) for voice in voices]),
             "snr": np.nan if probe.snr is None else probe.snr,
             "bandwidth": np.nan if probe.bandwidth is None else probe.bandwidth}
 
@@ -124,6 +139,18 @@ class Threshold:
     llr: float | None = None
     far_all: float | None = None        # likewise, under all conditions
     frr_all: float | None = None
+
+    @property
+    def bounds(self):
+        """The log-likelihood ratios up to which, and from which on, a sequential test ends (Wald 1945).
+
+        They are those of the error rates under all conditions, which the ratios are calibrated on. Infinite where the
+        threshold is no ratio: of scores alone nobody knows how they grow with the seconds of speech.
+        """
+        if self.llr is None or not (self.far_all and self.frr_all):
+            return -math.inf, math.inf
+        reject, accept = math.log(self.frr_all / (1 - self.far_all)), math.log((1 - self.frr_all) / self.far_all)
+        return min(reject, self.llr), max(accept, self.llr)
 
     def __str__(self):
         """Return it as a verdict prints it."""
@@ -151,11 +178,25 @@ class Verdict:
     notes: list = field(default_factory=list)
     scores: list = field(default_factory=list)          # (speaker, score), best first
     thresholds: dict = field(default_factory=dict)      # {speaker: the threshold of that trial}
+    ratios: dict = field(default_factory=dict)          # {speaker: log-likelihood ratio}, best first
 
     @property
     def same(self):
         """Whether the score reaches the threshold."""
         return self.score is not None and self.score >= self.threshold.value
+
+    @property
+    def sure(self):
+        """Whether a sequential test ends here: no further speech is likely to turn the verdict.
+
+        It goes on where the ratio is between the bounds, where somebody else may yet turn out to be the best, and
+        where the probe is outside of what was measured.
+        """
+        if self.score is None or self.llr is None or self.notes:
+            return False
+        reject, accept = self.threshold.bounds
+        second = max((ratio for name, ratio in self.ratios.items() if name != self.speaker), default=-math.inf)
+        return self.llr <= reject or (self.llr >= accept and self.llr - second >= LEAD)
 
     @property
     def decision(self):
@@ -228,25 +269,16 @@ class Verifier:
             return None, None
         return tuple(float(np.interp(value, measures.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
 
-    def threshold_for(self, known):
-        """Return the Threshold of a trial of which this is known."""
-        if self.threshold.llr is None:
-            return self.threshold
-        return replace(self.threshold, value=float(self.calibration.score(self.threshold.llr, known)))
-
     def voices(self, path, speaker=None):
         """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
 
         Audio directly in the folder is one speaker, named after it; each sub-folder and each .npy is a speaker.
         """
-        sources = enrolment_sources(path)
-        if speaker is not None:
-            name = features.normal_form(speaker)
-            if name not in sources:
-                raise InputError(f"--speaker is {speaker}: {path} has {', '.join(sources)}")
-            sources = {name: sources[name]}
-        return [self.embed_voice(name, [part for file in files for part in self.read(file)])
-                for name, files in sources.items()]
+        return [self.embed_files(name, files) for name, files in enrolment_sources(path, speaker).items()]
+
+    def embed_files(self, name, files):
+        """Return the Voice of all recordings in some files."""
+        return self.embed_voice(name, [part for file in files for part in self.read(file)])
 
     def probes(self, path):
         """Yield a Voice per recording of a file or folder; each may have a problem."""
@@ -270,10 +302,7 @@ class Verifier:
         """
         if path.suffix != ".npy":
             self.notes += audio.bandwidth_notes(path, self.config.sr)
-            cuts, entry = audio.read_utterance(path, self.config)
-            if len(cuts) and audio.is_steady(cuts):
-                cuts, entry = (), entry | {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
-            yield path.name, cuts, entry
+            yield path.name, *unless_steady(*audio.read_utterance(path, self.config))
             return
         record = features.read_record(path)[0] or {}
         settings = record.get("settings") or features.read_settings(path.parent)
@@ -314,28 +343,66 @@ class Verifier:
             raise InputError("there is no enrolled speaker to compare with")
         if probe.problem:
             return Verdict(probe.name, probe.problem)
-        scores = {voice.name: float(probe.centroid @ voice.centroid) for voice in voices}
-        known = {voice.name: known_of(probe, voice) for voice in voices}
-        thresholds = {name: self.threshold_for(known[name]) for name in scores}
-        ratios = {name: float(self.calibration.ratio(score, known[name])) if self.calibration else None
-                  for name, score in scores.items()}
-        rank = scores if self.threshold.llr is None else ratios
-        order = sorted(scores, key=lambda name: -rank[name])
-        best = next(voice for voice in voices if voice.name == order[0])
+        scores = np.array([voice.centroid for voice in voices]) @ probe.centroid                        # (n,)
+        known, limits, knowing = known_of(probe, voices), np.full(len(voices), self.threshold.value), self.calibration
+        ratios = knowing.ratio(scores, known) if knowing else None
+        if self.threshold.llr is not None:
+            limits = knowing.score(self.threshold.llr, known)
+        order = np.argsort(-(scores if self.threshold.llr is None else ratios), kind="stable")
+        scores, limits, ratios = ({voices[place].name: float(values[place]) for place in order if values is not None}
+                                  for values in (scores, limits, ratios))
+        best = voices[order[0]]
         return Verdict(
-            probe.name, "", best.name, scores[best.name], ratios[best.name], thresholds[best.name], best.seconds,
-            probe.seconds, probe.snr, probe.bandwidth, beyond_measure(probe, self.config.tdsv),
-            [(name, scores[name]) for name in order], {name: threshold.value for name, threshold in thresholds.items()})
+            probe.name, "", best.name, scores[best.name], ratios.get(best.name),
+            replace(self.threshold, value=limits[best.name]), best.seconds, probe.seconds, probe.snr, probe.bandwidth,
+            beyond_measure(probe, self.config.tdsv), list(scores.items()), limits, ratios)
+
+
+def unless_steady(cuts, entry):
+    """Return segments and entry of audio, as of audio.read_utterance, without those of steady noise or a tone."""
+    if len(cuts) and audio.is_steady(cuts):
+        return (), entry | {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
+    return cuts, entry
 
 
 def enrolled_voices(verifier):
     """Return the Voices of the verifier's config.enroll_path, or that of --speaker if typed; InputError if all fail."""
-    config = verifier.config
-    voices = verifier.voices(config.enroll_path, config.speaker if "speaker" in config.given else None)
-    if all(voice.problem for voice in voices):
-        problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in voices)
-        raise InputError(f"--enroll_path is {config.enroll_path}: {problems}")
-    return voices
+    return Enrolments(verifier).voices()
+
+
+class Enrolments:
+    """The enrolled Voices as they are now, asked for again and again while other programs enrol and forget.
+
+    Only those whose files have changed are embedded anew.
+    """
+
+    def __init__(self, verifier):
+        self.verifier, self.found, self.seen = verifier, {}, None
+        self.speaker = verifier.config.speaker if "speaker" in verifier.config.given else None
+
+    def voices(self):
+        """Return the Voices in config.enroll_path, or that of --speaker if typed; InputError if all fail."""
+        path = pathlib.Path(self.verifier.config.enroll_path)
+        seen = features.size_and_time(path)
+        if seen != self.seen:
+            try:
+                self.found = self.read(path)
+            except InputError:
+                time.sleep(MOMENT_SECONDS)
+                self.found = self.read(path)
+            self.seen = seen
+        return list(self.found.values())
+
+    def read(self, path):
+        """Return {what tells that it has changed: Voice}."""
+        found = {}
+        for name, files in enrolment_sources(path, self.speaker).items():
+            key = name, *(tuple(features.size_and_time(file)) for file in files)
+            found[key] = self.found.get(key) or self.verifier.embed_files(name, files)
+        if all(voice.problem for voice in found.values()):
+            problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in found.values())
+            raise InputError(f"--enroll_path is {path}: {problems}")
+        return found
 
 
 def verify(verifier, voices, recording=None):
@@ -350,14 +417,19 @@ def verify(verifier, voices, recording=None):
         yield verifier.compare(probe, voices)
 
 
+def print_losses(voices):
+    """Name the enrolments that gave no speech on standard error."""
+    common.print_skipped([f"{voice.name}: {voice.problem}" for voice in voices if voice.problem] + [
+        f"{voice.name}: {line}" for voice in voices for line in voice.lost if not voice.problem])
+
+
 def print_verdicts(verifier, voices, recording=None):
     """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict.
 
     Enrolments that gave no speech are named on standard error.
     """
     config, verdicts = verifier.config, []
-    common.print_skipped([f"{voice.name}: {voice.problem}" for voice in voices if voice.problem] + [
-        f"{voice.name}: {line}" for voice in voices for line in voice.lost if not voice.problem])
+    print_losses(voices)
     for verdict in verify(verifier, voices, recording):
         verdicts.append(verdict)
         if not config.json:
@@ -371,3 +443,83 @@ def print_verdicts(verifier, voices, recording=None):
     if any(verdict.problem for verdict in verdicts):
         return 2
     return 0 if all(verdict.same for verdict in verdicts) else 1
+
+
+# ---- while somebody speaks --------------------------------------------------------------------------------------
+
+class Listener:
+    """A probe that is judged while it is spoken.
+
+        listener = verification.Listener(verifier, voices)
+        for block in blocks:
+            verdict = listener.feed(block) or verdict
+        verdict = listener.finish()
+
+    Each Verdict is that of a recording that ends there. Detector, level and noise are of all that was heard, and any
+    block may change them; so the same functions as for a file see it again after every 0.4 s of further speech.
+
+    Parameters
+    ----------
+    verifier : Verifier
+    voices : list of Voice
+        Who is enrolled; they may be replaced while it listens.
+    rate : int, optional
+        Of the samples, in Hz; without it, the model's.
+
+    Attributes
+    ----------
+    wave : np.ndarray, float32, shape (S,)
+        What was heard up to the last look, at the model's rate.
+    """
+
+    def __init__(self, verifier, voices, rate=None):
+        self.verifier, self.voices, self.sr, self.rate = verifier, voices, verifier.config.sr, rate
+        self.wave, self.blocks = np.empty(0, np.float32), []
+        self.fed = self.heard = 0                   # samples fed, and at the model's rate
+        self.due = round(LOOK_SECONDS * self.sr)    # that must be heard for a look
+        self.speech_seconds = 0.0                   # at the last verdict
+        self.resampler = None
+        if rate not in (None, self.sr):
+            import soxr
+            self.resampler = soxr.ResampleStream(rate, self.sr, 1, quality="HQ")        # as librosa.resample
+
+    def feed(self, block):
+        """Take samples (S,) of any number; return a Verdict if it is time for one, else None."""
+        self.append(block)
+        if self.heard < self.due:
+            return None
+        wave = self.gather()
+        seconds = len(audio.voiced(wave, **audio.detector(self.verifier.config))) / self.sr
+        wanted, found = max(LOOK_SECONDS, GROWTH * len(wave) / self.sr), abs(seconds - self.speech_seconds)
+        ready = found >= wanted
+        self.due = self.heard + round(self.sr * (wanted if ready else max(wanted - found, wanted / 4)))
+        return self.judge(seconds) if ready else None
+
+    def finish(self):
+        """Return the Verdict on the whole recording, which ends here."""
+        if self.resampler:
+            self.append(np.empty(0, np.float32), last=True)
+        wave = self.gather()
+        if self.resampler:
+            self.wave = audio.librosa.util.fix_length(wave, size=math.ceil(self.fed * self.sr / self.rate))
+        return self.judge()
+
+    def append(self, block, last=False):
+        """Keep samples, at the model's rate."""
+        block = np.array(block, np.float32)
+        self.fed += len(block)
+        if self.resampler:
+            block = self.resampler.resample_chunk(block, last)
+        self.blocks.append(block)
+        self.heard += len(block)
+
+    def gather(self):
+        """Return all samples so far, which `wave` is then."""
+        self.wave, self.blocks = np.concatenate([self.wave, *self.blocks]), []
+        return self.wave
+
+    def judge(self, seconds=0.0):
+        """Return the Verdict on what was heard so far, with so many seconds of speech."""
+        self.speech_seconds = seconds
+        heard = unless_steady(*audio.segments_and_entry(self.wave, self.verifier.config))
+        return self.verifier.compare(self.verifier.embed_voice("probe", [("probe", *heard)]), self.voices)

@@ -2,6 +2,7 @@
 import contextlib
 import fractions
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -20,6 +21,7 @@ import configuration
 import data_preprocess
 import embedding
 import features
+import measures
 import protocol
 import service
 
@@ -108,6 +110,20 @@ def trained(made_features, tmp_path_factory):
 
 
 @pytest.fixture
+def knowing(trained, tmp_path):
+    """The trained model with a calibration by hand: scale 10, offset -5, less by 2 for each e-fold of probe speech."""
+    folder = tmp_path / "knowing"
+    shutil.copytree(trained, folder)
+    stored = json.loads((folder / "thresholds.json").read_text())
+    terms = len(measures.TERMS)
+    stored["calibration"] = {"scale": [10.0] + terms * [0.0], "offset": [-5.0, -2.0] + (terms - 1) * [0.0]}
+    for point in stored["points"].values():
+        point |= {"llr": 1.5, "threshold": 0.65}
+    (folder / "thresholds.json").write_text(json.dumps(stored))
+    return folder
+
+
+@pytest.fixture
 def write_features(tmp_path):
     """Return a function that writes a feature folder in which each number tells speaker, row and frame."""
 
@@ -180,6 +196,14 @@ class Microphone:
         deadline = time.monotonic() + 10
         while not all((self.folder / name).exists() for name in ("native", "pipe")):
             assert time.monotonic() < deadline, "PulseAudio does not start"
+            time.sleep(0.02)
+
+    def wait_for_listener(self):
+        """Wait until a program listens to the source, which has nothing to say yet."""
+        deadline = time.monotonic() + 60
+        while not subprocess.run(["pactl", "list", "short", "source-outputs"], env=self.environment, check=True,
+                                 capture_output=True).stdout:
+            assert time.monotonic() < deadline, "nobody listens"
             time.sleep(0.02)
 
     def play(self, wave, sr):

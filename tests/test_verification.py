@@ -319,20 +319,6 @@ def test_an_exported_model_is_smaller_and_verifies_alike(verify, trained, voice,
 
 # ---- a verdict that knows what it heard -------------------------------------------------------------------------
 
-@pytest.fixture
-def knowing(trained, tmp_path):
-    """The trained model with a calibration by hand: scale 10, offset -5, less by 2 for each e-fold of probe speech."""
-    folder = tmp_path / "knowing"
-    shutil.copytree(trained, folder)
-    stored = json.loads((folder / "thresholds.json").read_text())
-    terms = len(measures.TERMS)
-    stored["calibration"] = {"scale": [10.0] + terms * [0.0], "offset": [-5.0, -2.0] + (terms - 1) * [0.0]}
-    for point in stored["points"].values():
-        point |= {"llr": 1.5, "threshold": 0.65}
-    (folder / "thresholds.json").write_text(json.dumps(stored))
-    return folder
-
-
 def test_the_threshold_moves_with_the_trial(verify, knowing, voice):
     """By hand: 10 s - 5 - 2 ln(seconds / 4) >= 1.5."""
     seconds = set()

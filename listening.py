@@ -1,0 +1,255 @@
+"""While somebody speaks: a probe until its verdict is sure; who speaks now; what a terminal shows of it.
+
+    verifier = verification.Verifier(config)
+    conversation = listening.Conversation(verifier, voices)
+    moments = [moment for block in blocks if (moment := conversation.feed(block))]
+    listening.write_moments("who.csv", moments)
+
+Blocks are samples (S,) at the model's rate, of any number, as a microphone delivers them.
+"""
+import csv
+import io
+import math
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+
+import audio
+import verification
+from common import InputError, write_whole
+
+SOMEBODY = "somebody else"   # who speaks, where it is nobody enrolled
+WINDOW_SECONDS = 2.0         # of speech that tell who speaks
+NEWEST_SECONDS = 1.0         # of them that tell of another speaker first
+MEMORY_SECONDS = 30.0        # of sound by which loudness and noise are judged meanwhile
+PAUSE_SECONDS = 1.0          # without speech, and nobody speaks
+EARLY_SECONDS = 4            # of sound after which silence and clipping are no beginning any more
+FULL_SCALE = 0.99            # a sample from here on counts as clipped
+CLIPPED_SHARE = 0.001        # a recording with more of them is refused
+METER_FLOOR = -60            # dB at the left end of the level meter
+
+
+# ---- who speaks now ---------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Moment:
+    """Who speaks at a time: an enrolled speaker, SOMEBODY else, or "", nobody."""
+
+    seconds: float                      # since it listens
+    name: str
+    ratio: float | None = None          # of the nearest speaker: log-likelihood ratio, the score where there is none
+    nearest: str = ""
+
+
+class Conversation(verification.Listener):
+    """Who speaks now: the last 2 s of speech against all enrolled speakers; `feed` returns Moments.
+
+    The last second overrules them where it is accepted as an enrolled speaker's, or is more likely nobody's than the
+    nearest one's: where speakers take turns, the 2 s are of both for a while. InputError if --min_speech asks for more.
+    """
+
+    def __init__(self, verifier, voices, rate=None):
+        super().__init__(verifier, voices, rate)
+        if verifier.config.min_speech > WINDOW_SECONDS:
+            raise InputError(f"--min_speech is {verifier.config.min_speech:g}: who speaks now is told from the last "
+                             f"{WINDOW_SECONDS:g} s of speech")
+
+    def feed(self, block):
+        """Take samples (S,) of any number; return the Moment if 0.4 s have passed since the last one, else None."""
+        self.append(block)
+        if self.heard < self.due:
+            return None
+        self.due = self.heard + round(verification.LOOK_SECONDS * self.sr)
+        return self.judge()
+
+    def judge(self):
+        """Return the Moment that it is now."""
+        now = self.heard / self.sr
+        wave = self.wave = self.gather()[-round(MEMORY_SECONDS * self.sr):]
+        stretches, noise = audio.voiced_stretches(wave, **audio.detector(self.verifier.config))
+        if not len(stretches) or len(wave) - stretches[-1, 1] > PAUSE_SECONDS * self.sr:
+            return Moment(now, "")
+        speech = np.concatenate([wave[start:end] for start, end in stretches])
+        verdict, newest = (self.compare(speech[-round(seconds * self.sr):], noise)
+                           for seconds in (WINDOW_SECONDS, NEWEST_SECONDS))
+        if not newest.problem and newest.llr is not None and (newest.same or newest.llr < 0):
+            verdict = newest
+        if verdict.problem:
+            return Moment(now, "")
+        ratio = verdict.score if verdict.llr is None else verdict.llr
+        return Moment(now, verdict.speaker if verdict.same else SOMEBODY, ratio, verdict.speaker)
+
+    def compare(self, speech, noise):
+        """Return the Verdict on voiced speech (V,) with a noise floor in dB."""
+        config = self.verifier.config
+        heard = verification.unless_steady(*audio.with_entry(*audio.segments_of_speech(speech, noise, config), config))
+        return self.verifier.compare(self.verifier.embed_voice("now", [("now", *heard)]), self.voices)
+
+
+def write_moments(path, moments):
+    """Write Moments as CSV: seconds, name and ratio; whole, and readable by its owner alone."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("time", "name", "ratio"))
+    writer.writerows((f"{moment.seconds:.2f}", moment.name, "" if moment.ratio is None else f"{moment.ratio:.3f}")
+                     for moment in moments)
+    write_whole(path, lambda file: file.write(table.getvalue().encode()), private=True)
+
+
+# ---- what a terminal shows --------------------------------------------------------------------------------------
+
+class LivingLine:
+    """A terminal's last line, drawn anew each time; in a file or a pipe, a line per second of sound."""
+
+    def __init__(self, file):
+        self.file, self.alive, self.due = file, file.isatty(), 0.0
+
+    def show(self, text, seconds):
+        """Show what is so after so many seconds of sound."""
+        if self.alive:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{text[:width]:{width}}", end="", file=self.file, flush=True)
+        elif seconds >= self.due:
+            self.say(text)
+            self.due = math.floor(seconds) + 1
+
+    def say(self, text):
+        """Print a line that stays."""
+        self.clear()
+        print(text, file=self.file, flush=True)
+
+    def clear(self):
+        """Wipe the line."""
+        if self.alive:
+            self.show("", 0)
+            print("\r", end="", file=self.file, flush=True)
+
+
+def meter(level, width=20):
+    """Return a meter of a level in dB of full scale."""
+    filled = round(width * min(1, max(0, 1 - level / METER_FLOOR)))
+    return f"[{'#' * filled:{width}}] {max(level, METER_FLOOR):4.0f} dB"
+
+
+def leaning(verdict):
+    """Return in words where a Verdict, or None, stands."""
+    if verdict is None or verdict.problem:
+        return "no verdict yet"
+    measure = f"score {verdict.score:.3f}" if verdict.llr is None else f"ratio {verdict.llr:+.1f}"
+    words = ("the " if verdict.same else "a different ") if verdict.sure else (
+        "rather the " if verdict.same else "rather a different ")
+    return f"{verification.printable(verdict.speaker)}, {measure}: {words}{'same ' * verdict.same}person"
+
+
+# ---- a probe, a conversation ------------------------------------------------------------------------------------
+
+def check_loudness(wave):
+    """Raise InputError where samples (S,) are silent or clipped; it says what to do."""
+    peak = np.abs(wave).max(initial=0)
+    clipped = np.mean(np.abs(wave) >= FULL_SCALE) if len(wave) else 0
+    if peak < audio.SILENT_PEAK:
+        problem = "no speech, the recording is silent: is it the right microphone, and switched on?"
+        raise InputError(f"{problem} --list_devices True names them", problem)
+    if clipped > CLIPPED_SHARE:
+        raise InputError(f"the recording is clipped, {clipped:.1%} of its samples are at full scale: turn the "
+                         "microphone down or move away from it, and record again")
+
+
+def each_second(listener, coming, check):
+    """Yield blocks; call check() whenever the listener has heard another second of them."""
+    due = 1
+    for block in coming:
+        yield block
+        if listener.heard >= due * listener.sr:
+            check()
+            due += 1
+
+
+def refresh(listener, enrolments, line):
+    """Let a listener compare with who is enrolled now; say who was forgotten meanwhile."""
+    before, listener.voices = {voice.name for voice in listener.voices}, enrolments.voices()
+    gone = sorted(before - {voice.name for voice in listener.voices})
+    if gone:
+        line.say(f"note: forgotten while it listens: {', '.join(gone)}")
+
+
+def hear_probe(verifier, enrolments, coming, line):
+    """Return a probe, samples (S,), that ends where blocks end or the verdict is sure.
+
+    Parameters
+    ----------
+    verifier : verification.Verifier
+    enrolments : verification.Enrolments
+    coming : iterator over np.ndarray, shape (S,)
+        At the model's rate.
+    line : LivingLine
+        Shows how the verdict comes about.
+
+    Raises
+    ------
+    InputError
+        If after a few seconds it is silent or clipped, or nobody is enrolled any more.
+    """
+    listener, verdict = verification.Listener(verifier, enrolments.voices()), None
+    if not all(map(math.isfinite, verifier.threshold.bounds)):
+        line.say("note: the threshold is no calibrated ratio, so it is never sure before the end")
+
+    def check():
+        refresh(listener, enrolments, line)
+        if listener.heard >= EARLY_SECONDS * listener.sr:
+            check_loudness(listener.gather())
+
+    for block in each_second(listener, coming, check):
+        verdict = listener.feed(block) or verdict
+        if verdict and verdict.sure:
+            line.say(f"sure after {listener.speech_seconds:.1f} s of speech")
+            break
+        line.show(f"{meter(audio.level_db(block))}, {listener.speech_seconds:4.1f} s of speech, {leaning(verdict)}",
+                  listener.heard / listener.sr)
+    return listener.gather()
+
+
+def follow(verifier, enrolments, coming, line):
+    """Yield the Moments of a conversation, of blocks as in `hear_probe`; print a line where another one speaks.
+
+    InputError if there is nothing but silence from the start, or nobody is enrolled any more; later silence and
+    clipping are said.
+    """
+    conversation, name, said = Conversation(verifier, enrolments.voices()), "", ""
+
+    def check():
+        nonlocal said
+        refresh(conversation, enrolments, line)
+        wave = conversation.gather()
+        if conversation.heard < EARLY_SECONDS * conversation.sr:
+            return
+        try:
+            check_loudness(wave[-EARLY_SECONDS * conversation.sr:])
+            said = ""
+        except InputError as error:
+            if not (np.abs(wave) >= audio.SILENT_PEAK).any() and conversation.heard == len(wave):
+                raise
+            if str(error)[:20] != said:
+                line.say(f"note: {error}")
+            said = str(error)[:20]
+
+    for block in each_second(conversation, coming, check):
+        moment = conversation.feed(block)
+        if not moment:
+            continue
+        if moment.name != name:
+            name = moment.name
+            line.clear()
+            print(f"{moment.seconds:7.1f} s  {verification.printable(name) or 'nobody'}", flush=True)
+        if line.alive:
+            line.show(f"{meter(audio.level_db(block))}, {moment.seconds:.1f} s, {now_in_words(moment)}", moment.seconds)
+        yield moment
+
+
+def now_in_words(moment):
+    """Return a Moment in words."""
+    if not moment.name:
+        return "nobody speaks"
+    nearest = "" if moment.name == moment.nearest else f", nearest {moment.nearest}"
+    return verification.printable(f"{moment.name}{nearest} ({moment.ratio:+.1f})")
