@@ -109,6 +109,6 @@ def test_a_script_that_no_test_runs_uses_what_is_there(path):
 
 
 def test_the_scripts_are_those_of_the_makefile():
-    assert len(SCRIPTS) == 9
+    assert len(SCRIPTS) == 10
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(path.name in makefile for path in SCRIPTS if path.stem != "pictures")

@@ -319,6 +319,20 @@ def test_what_training_refuses(trained, made_features, tmp_path, fails):
     assert "is of another program" in fails(model.main, "--model_path", tmp_path / "z")
 
 
+def test_the_papers_size_trains_and_exports(made_features, tmp_path):
+    """768 cells, 256 projected: a layer of i inputs has (i + 256) 4 x 768 weights, 4 x 768 biases, 768 x 256 more."""
+    flags = train_flags(made_features, tmp_path / "model", "--iteration", 1, "--hidden", 768, "--proj", 256,
+                        "--num_layer", 3, "--utterance_number", 2, "--crop_min", 20, "--crop_max", 20)
+    assert model.main(flags) == 0
+    numbers = sum((inputs + 256) * 3072 + 3072 + 768 * 256 for inputs in (40, 256, 256)) + 2
+    assert encoder_room.trainable_numbers(load_encoder(tmp_path / "model")[0]) == numbers
+    assert model.main(["--model_path", str(tmp_path / "model"), "--export", str(tmp_path / "export")]) == 0
+    frames = np.random.default_rng(0).standard_normal((2, 30, 40)).astype(np.float32)
+    exported, original = embedding.load_encoder(tmp_path / "export")[0], load_encoder(tmp_path / "model")[0]
+    assert exported(frames).shape == (2, 256)
+    np.testing.assert_allclose(exported(frames), original(frames), atol=1e-5)
+
+
 def test_crops_must_fit_the_stored_segments(corpus, tmp_path, fails):
     paths = ["--train_path", str(tmp_path / "train"), "--test_path", str(tmp_path / "test")]
     assert data_preprocess.main(["--raw_path", str(corpus), *paths, "--tisv_frame", "160", "--jobs", "1"]) == 0
