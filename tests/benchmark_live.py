@@ -105,7 +105,7 @@ def trial_of(looks, name, owner):
 def rates(accepted, trials):
     """Return FAR and FRR."""
     targets = np.array([trial.target for trial in trials])
-    return accepted[~targets].mean(), 1 - accepted[targets].mean()
+    return accepted[~targets].mean(), (~accepted[targets]).mean()
 
 
 def sequential(trials):
