@@ -135,11 +135,15 @@ def adopt_base(config):
 
 
 def differs_in_features(config, stored):
-    """Tell whether a run begins with the weights of a model that was trained on other features, but for ancestors'."""
+    """Tell whether a run begins with the weights of a model that was trained on other frames, but for ancestors'.
+
+    Which frames make a segment, and of which texts, does not count.
+    """
     if config.restore or "ancestor" in stored:
         return False
     settings = features.feature_settings(config)
-    return settings != {name: stored["flags"].get(name) for name in settings}
+    names = [name for name in settings if not name.startswith(("tdsv", "tisv"))]
+    return any(settings[name] != stored["flags"].get(name) for name in names)
 
 
 def membership_notes(config, stored, training):
