@@ -107,6 +107,11 @@ class Drawing:
         """Fill a rectangle, given in pixels."""
         self.canvas.create_rectangle(left, top, right, bottom, fill=colour, outline="")
 
+    def axis(self, low, high, left=0, right=0):
+        """Return the function from a value to its x in pixels, which leaves these margins and a line on both sides."""
+        left, right = left + self.line, self.canvas.winfo_width() - right - self.line
+        return lambda value: left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+
 
 class Board(Drawing):
     """Level meter, score scale and bars."""
@@ -117,11 +122,6 @@ class Board(Drawing):
             self.bars(scores, threshold_of, chosen)
         else:
             self.scale(dict(scores).get(chosen), threshold_of(chosen))
-
-    def axis(self, low, high, left=0, right=0):
-        """Return the function from a value to its x in pixels, which leaves these margins and a line on both sides."""
-        left, right = left + self.line, self.canvas.winfo_width() - right - self.line
-        return lambda value: left + (min(max(value, low), high) - low) / (high - low) * (right - left)
 
     def meter(self, level_db, share_left=None):
         """Draw the level in dB of full scale, and the share of the time that is left, if there is an end."""

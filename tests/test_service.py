@@ -97,12 +97,13 @@ def listener(trained, tmp_path, monkeypatch):
 def test_an_enrolment_is_embedded_again_only_where_it_changed(listener, voice, monkeypatch):
     listener.enroll("Ana", str(voice / "00.wav"))
     listener.enroll("Bo", str(voice / "01.wav"))
-    embedded, voices = [], listener.verifier.voices
-    monkeypatch.setattr(listener.verifier, "voices", lambda path, name: embedded.append(name) or voices(path, name))
+    embedded, verifier = [], listener.verifier
+    embed = verifier.embed_files
+    monkeypatch.setattr(verifier, "embed_files", lambda name, files: embedded.append(name) or embed(name, files))
     for _ in range(2):
-        assert [heard.name for heard in listener.voices()] == ["Ana", "Bo"]
+        assert [heard.name for heard in listener.enrolments.voices()] == ["Ana", "Bo"]
     listener.enroll("Bo", str(voice / "02.wav"))
-    assert [len(heard.files) for heard in listener.voices()] == [1, 2]
+    assert [len(heard.files) for heard in listener.enrolments.voices()] == [1, 2]
     assert embedded == ["Ana", "Bo", "Bo"]
 
 
