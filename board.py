@@ -218,6 +218,8 @@ class Timeline(Drawing):
     def draw(self, now):
         """Draw what was until now, in seconds since it listens."""
         self.canvas.delete("all")
+        if not self.moments:
+            return
         line, names, begin = self.line, self.lanes(), max(0.0, now - SPAN_SECONDS)
         font = nametofont("TkDefaultFont")
         left = max(font.measure(shortened(name)) for name in names) + 2 * line
@@ -262,8 +264,8 @@ class Conversation:
             button.pack(side="left", padx=(0, gap))
         self.save_button.pack(side="right")
         self.words, self.level, self.timeline = Words(card), Board(card, 4.5), Timeline(card)
-        self.level.canvas.pack(fill="x", padx=gap, pady=gap)
-        self.timeline.canvas.pack(fill="both", expand=True, padx=gap, pady=(0, gap))
+        self.level.canvas.pack(side="bottom", fill="x", padx=gap)
+        self.timeline.canvas.pack(fill="both", expand=True, padx=gap, pady=gap)
         self.timeline.canvas.bind("<Configure>", lambda event: self.timeline.draw(self.seconds))
         self.begin()
 
@@ -277,10 +279,9 @@ class Conversation:
         self.seconds = seconds
         if moment:
             self.timeline.add(moment)
+            name = {"": "Nobody speaks", listening.SOMEBODY: "Somebody else"}.get(moment.name, moment.name)
             nearest = f"Nearest is {moment.nearest}, ratio {moment.ratio:+.1f}. " if moment.name else ""
-            self.words.show(shortened(moment.name, 24).capitalize() if moment.name == listening.SOMEBODY else
-                            shortened(moment.name, 24) or "Nobody speaks", INK if moment.name else MUTED,
-                            f"{nearest}It listens for {clock(seconds)}.")
+            self.words.show(shortened(name, 24), INK if moment.name else MUTED, f"{nearest}{clock(seconds)} heard.")
         self.level.meter(level_db)
         self.timeline.draw(seconds)
 

@@ -253,7 +253,7 @@ class Pictures:
     def add(self, name, parent, side):
         """Make the canvas of a picture."""
         canvas = tk.Canvas(parent, width=1, height=1, background=CARD, highlightthickness=0)
-        canvas.pack(side=side, fill="both", expand=True, padx=gap_of(parent) // 2)
+        canvas.pack(side=side, fill="both", expand=True, padx=gap_of(parent) if side == "top" else gap_of(parent) // 2)
         canvas.bind("<Configure>", lambda event: self.draw_visible())
         self.canvases[name] = canvas
 
@@ -658,7 +658,10 @@ class App:
 
     def show_end(self, text="cancelled"):
         """Show why it listens no more, and who is enrolled now."""
+        stopped = self.busy == "listening" and text.startswith("cancelled")
         self.show_failure(text)
+        if stopped:                 # it has no other end
+            self.show_message("")
         self.run(lambda: self.verifier("list_enrolled"), self.show_people)
 
 

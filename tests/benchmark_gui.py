@@ -27,7 +27,8 @@ VERIFICATIONS = 10
 SECONDS = 5
 LISTENING_SECONDS = 36       # the time line shows 30 s, then it scrolls
 BARS = {"window shows (s)": 1.5, "model ready (s)": 1.0, "gap, loading (ms)": 100, "gap, verdict grows (ms)": 100,
-        "gap, who speaks now (ms)": 100, "gap, verifying (ms)": 100, "gap, comparing (ms)": 100, "warm verification (ms)": 150}
+        "gap, who speaks now (ms)": 100, "gap, verifying (ms)": 100, "gap, comparing (ms)": 100,
+        "warm verification (ms)": 150}
 
 
 class Gaps:
