@@ -23,7 +23,7 @@ SOMEBODY = "somebody else"   # who speaks, where it is nobody enrolled
 WINDOW_SECONDS = 2.0         # of speech that tell who speaks
 NEWEST_SECONDS = 1.0         # of them that tell of another speaker first
 MEMORY_SECONDS = 30.0        # of sound by which loudness and noise are judged meanwhile
-PAUSE_SECONDS = 0.5          # without speech, and nobody speaks
+PAUSE_SECONDS = 1.0          # without speech, and nobody speaks
 EARLY_SECONDS = 4            # of sound after which silence and clipping are no beginning any more
 FULL_SCALE = 0.99            # a sample from here on counts as clipped
 CLIPPED_SHARE = 0.001        # a recording with more of them is refused
@@ -228,7 +228,6 @@ def hear_probe(verifier, enrolments, coming, line):
                   listener.heard / listener.sr)
         for note in watch.look():
             line.say(f"note: {note}")
-    line.clear()
     return listener.gather()
 
 
@@ -252,7 +251,6 @@ def follow(verifier, enrolments, coming, line):
             yield moment
         for note in watch.look():
             line.say(f"note: {note}")
-    line.clear()
 
 
 def now_in_words(moment):

@@ -475,12 +475,14 @@ def follow_speakers(config):
     verifier, moments = verification.Verifier(config), []
     enrolments = verification.Enrolments(verifier)
     verification.print_losses(enrolments.voices())
+    if config.timeline:
+        listening.write_moments(config.timeline, moments)       # what cannot be written is said before anybody speaks
     try:
         with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
             for moment in listening.follow(verifier, enrolments, coming, line):
                 moments.append(moment)
     except KeyboardInterrupt:               # it has no other end
-        print(file=sys.stderr)
+        pass
     finally:
         if config.timeline:
             listening.write_moments(config.timeline, moments)
@@ -495,17 +497,18 @@ def live_blocks(config, what, lost):
     They are those of --input, at once, or of the microphone as they come, up to --seconds; where nothing is verified it
     has no end, unless --seconds was typed.
     """
-    with open(os.dup(2), "w", encoding="utf-8") as terminal:            # `blocks` silences descriptor 2 itself
-        line = listening.LivingLine(terminal)
+    with open(os.dup(2), "w", encoding="utf-8") as terminal, contextlib.ExitStack() as after:
+        line = listening.LivingLine(terminal)               # `blocks` silences descriptor 2 itself
+        after.callback(line.clear)
         if config.input:
             wave, length = get_recording(config, what)[0], round(BLOCK_SECONDS * config.sr)
             yield iter(np.split(wave, range(length, len(wave), length))), line
             return
         seconds = config.seconds if config.verify or "seconds" in config.given else math.inf
-        with contextlib.closing(blocks(config.sr, config.device, lost=lost)) as coming:
-            first = next(coming)
-            line.say(f"listening, {what}: speak now (Ctrl-C {'cancels' if config.verify else 'ends it'})")
-            yield up_to(seconds * config.sr, itertools.chain([first], coming)), line
+        coming = after.enter_context(contextlib.closing(blocks(config.sr, config.device, lost=lost)))
+        first = next(coming)
+        line.say(f"listening, {what}: speak now (Ctrl-C {'cancels' if config.verify else 'ends it'})")
+        yield up_to(seconds * config.sr, itertools.chain([first], coming)), line
 
 
 def up_to(wanted, coming):

@@ -6,6 +6,7 @@
 
 A score is a cosine; the threshold and its error rates are the model's, measured on its validation speakers.
 """
+import functools
 import json
 import math
 import pathlib
@@ -103,15 +104,16 @@ class Voice:
     snr: float | None = None            # dB, estimated, of its first recording
     bandwidth: float | None = None      # Hz, likewise
 
-    @property
+    @functools.cached_property
     def centroid(self):
         """The normalised mean (D,) of the d-vectors."""
         return measures.unit_mean(self.vectors)
 
 
-def known_of(probe, voice):
-    """Return what is known of the trial of a probe and an enrolled Voice; measures.TERMS lists the names."""
-    return {"probe_seconds": probe.seconds, "enrolled_seconds": voice.seconds, "enrolments": len(voice.vectors),
+def known_of(probe, voices):
+    """Return what is known of the trials of a probe and n enrolled Voices; measures.TERMS lists the names."""
+    return {"probe_seconds": probe.seconds, "enrolled_seconds": np.array([voice.seconds for voice in voices]),
+            "enrolments": np.array([len(voice.vectors) for voice in voices]),
             "snr": np.nan if probe.snr is None else probe.snr,
             "bandwidth": np.nan if probe.bandwidth is None else probe.bandwidth}
 
@@ -273,12 +275,6 @@ class Verifier:
             return None, None
         return tuple(float(np.interp(value, measures.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
 
-    def threshold_for(self, known):
-        """Return the Threshold of a trial of which this is known."""
-        if self.threshold.llr is None:
-            return self.threshold
-        return replace(self.threshold, value=float(self.calibration.score(self.threshold.llr, known)))
-
     def voices(self, path, speaker=None):
         """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
 
@@ -353,19 +349,19 @@ class Verifier:
             raise InputError("there is no enrolled speaker to compare with")
         if probe.problem:
             return Verdict(probe.name, probe.problem)
-        scores = {voice.name: float(probe.centroid @ voice.centroid) for voice in voices}
-        known = {voice.name: known_of(probe, voice) for voice in voices}
-        thresholds = {name: self.threshold_for(known[name]) for name in scores}
-        ratios = {name: float(self.calibration.ratio(score, known[name])) if self.calibration else None
-                  for name, score in scores.items()}
-        rank = scores if self.threshold.llr is None else ratios
-        order = sorted(scores, key=lambda name: -rank[name])
-        best = next(voice for voice in voices if voice.name == order[0])
+        scores = np.array([voice.centroid for voice in voices]) @ probe.centroid                        # (n,)
+        known, limits, knowing = known_of(probe, voices), np.full(len(voices), self.threshold.value), self.calibration
+        ratios = knowing.ratio(scores, known) if knowing else None
+        if self.threshold.llr is not None:
+            limits = knowing.score(self.threshold.llr, known)
+        order = np.argsort(-(scores if self.threshold.llr is None else ratios), kind="stable")
+        scores, limits, ratios = ({voices[place].name: float(values[place]) for place in order if values is not None}
+                                  for values in (scores, limits, ratios))
+        best = voices[order[0]]
         return Verdict(
-            probe.name, "", best.name, scores[best.name], ratios[best.name], thresholds[best.name], best.seconds,
-            probe.seconds, probe.snr, probe.bandwidth, beyond_measure(probe), [(name, scores[name]) for name in order],
-            {name: threshold.value for name, threshold in thresholds.items()},
-            {name: ratios[name] for name in order if self.calibration})
+            probe.name, "", best.name, scores[best.name], ratios.get(best.name),
+            replace(self.threshold, value=limits[best.name]), best.seconds, probe.seconds, probe.snr, probe.bandwidth,
+            beyond_measure(probe), list(scores.items()), limits, ratios)
 
 
 def unless_steady(cuts, entry):

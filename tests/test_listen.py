@@ -49,6 +49,16 @@ def test_a_voice_is_enrolled_and_verified(listen, voice, tmp_path):
     assert (code, printed.splitlines()[0]) == (0, "Same person: probe and anna")
 
 
+def test_a_voice_is_verified_and_followed_while_it_speaks(listen, voice, tmp_path):
+    assert listen(ROOT / "record.py", "--speaker", "anna", "--input", voice / "00.wav")[0] == 0
+    code, printed, errors = listen(ROOT / "record.py", "--verify", "--live", "--input", voice / "00.wav")
+    assert (code, printed.splitlines()[0]) == (0, "Same person: probe and anna"), errors
+    assert "s of speech, " in errors
+    code, printed, errors = listen(ROOT / "record.py", "--live", "--input", voice / "00.wav", "--timeline", "who.csv")
+    assert (code, printed.splitlines()[-1].split(":")[0]) == (0, "who.csv"), errors
+    assert ",anna," in (tmp_path / "who.csv").read_text()
+
+
 def test_a_model_is_evaluated(listen, corpus, tmp_path):
     code, printed, errors = listen(ROOT / "test.py", "--model_path", ROOT / "pretrained", "--raw_path", corpus)
     assert code == 0, errors

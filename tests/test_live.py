@@ -383,6 +383,19 @@ def test_silence_from_the_start_is_a_fault_and_later_a_note(here, knowing, corpu
         ["note: the recording is clipped", notes[1].split(", ")[1]]]
 
 
+def test_a_time_line_that_cannot_be_written_is_said_before_anybody_speaks(here, knowing, fails):
+    (here / "file").touch()
+    line = fails(record.main, "--live", "--model_path", knowing, "--timeline", "file/who.csv", "--input", "no.wav")
+    assert "no.wav" not in line
+
+
+def test_blocks_end_after_so_many_samples():
+    """Of blocks of 400, 1000 samples are two and a half."""
+    found = list(record.up_to(1000.0, iter([np.zeros(400)] * 9)))
+    assert [len(block) for block in found] == [400, 400, 200]
+    assert len(list(record.up_to(math.inf, iter([np.zeros(400)] * 9)))) == 9
+
+
 # ---- through the microphone -------------------------------------------------------------------------------------
 
 def command(model, *argv):
