@@ -1,4 +1,6 @@
 """How the window looks, and what it draws of its own: level meter, scale of scores, bars, the line of who speaks."""
+import math
+
 import listening
 from service import shortened
 
@@ -38,6 +40,7 @@ def set_style(root):
     style.configure("Toolbutton", padding=(0.7 * line, 0.3 * line))
     style.map("Toolbutton", background=[("selected", TINT), ("active", TINT), ("!selected", CARD)],
               foreground=[("selected", ACCENT)], relief=[("!selected", "raised")])
+    style.configure("TCheckbutton", indicatorsize=round(0.7 * line), indicatormargin=round(0.2 * line))
     style.configure("Treeview", rowheight=round(1.6 * line), background=CARD)
     style.map("Treeview", background=[("selected", TINT)], foreground=[("selected", INK)])
     style.configure("TNotebook.Tab", padding=(line, 0.35 * line))
@@ -235,10 +238,10 @@ class Timeline(Drawing):
                     break
                 if speaker == name:
                     self.box(x(start), y - 0.6 * line, x(end), y + 0.6 * line, self.colours[name])
-        for second in range(0, int(begin) + SPAN_SECONDS + 1, TICK_SECONDS):
-            if second >= begin:
-                self.box(x(second), bottom, x(second) + 1, bottom + 0.4 * line, MUTED)
-                self.text(x(second), bottom + 0.9 * line, clock(second), MUTED)
+        first = TICK_SECONDS * math.ceil(begin / TICK_SECONDS)
+        for second in range(first, int(begin) + SPAN_SECONDS + 1, TICK_SECONDS):
+            self.box(x(second), bottom, x(second) + 1, bottom + 0.4 * line, MUTED)
+            self.text(x(second), bottom + 0.9 * line, clock(second), MUTED)
         self.box(x(now), top, x(now) + max(2, line / 9), bottom, INK)
 
 

@@ -21,6 +21,7 @@ from matplotlib.image import imsave
 
 import configuration
 import gui
+import listening
 import record
 import service
 from common import InputError
@@ -571,13 +572,15 @@ def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
     app = open_window(FakeModel("Ana", "Bo"), scaling=factor * USUAL)
     root = app.root
     choose(app, "Ana")
-    for name in ("asked", "verdict", "who", "error", "comparison"):
+    for number, name in enumerate(("Ana", "somebody else", "", "a name of very many letters")):
+        app.conversation.show(-20.0, 8.0 * (number + 1), listening.Moment(8.0 * (number + 1), name, 1.5, "Ana"))
+    for name in ("asked", "verdict", "who", "error", "comparison", "now"):
         if name == "verdict":
             press(app, app.probe.record_button)
         app.probe.question.set("who" if name == "who" else "claim")
         app.update()
         app.show_message("a fault that takes many words to tell, " * 5 if name == "error" else "", gui.BAD)
-        app.tabs.select(int(name == "comparison"))
+        app.tabs.select({"comparison": 1, "now": 2}.get(name, 0))
         root.update()
         wait(app, settled(app))
         width, height = root.winfo_width(), root.winfo_height()
@@ -585,7 +588,7 @@ def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
         assert abs(height - 640 * factor) <= 2 * factor
         assert len(leaves(root)) > 15
         for leaf in leaves(root):
-            if leaf.winfo_class() in ("TLabel", "TButton", "TRadiobutton"):
+            if leaf.winfo_class() in ("TLabel", "TButton", "TRadiobutton", "TCheckbutton"):
                 assert leaf.winfo_width() >= leaf.winfo_reqwidth(), leaf["text"]
                 assert leaf.winfo_height() >= leaf.winfo_reqheight(), leaf["text"]
             assert leaf.winfo_rootx() + leaf.winfo_width() <= root.winfo_rootx() + width
