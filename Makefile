@@ -35,9 +35,9 @@ bench: .venv/tests
 	$(BIN)/python tests/benchmark_workers.py
 	$(BIN)/python tests/benchmark_data.py
 	$(BIN)/python tests/benchmark_verify.py
-	$(BIN)/python tests/benchmark_live.py
 	$(BIN)/python tests/benchmark_measures.py
 	$(BIN)/python tests/benchmark_gui.py pretrained
+	$(BIN)/python tests/benchmark_live.py
 
 .venv/done: requirements.txt requirements-listen.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 \

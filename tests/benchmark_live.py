@@ -105,7 +105,7 @@ def trial_of(looks, name, owner):
 def rates(accepted, trials):
     """Return FAR and FRR."""
     targets = np.array([trial.target for trial in trials])
-    return accepted[~targets].mean(), 1 - accepted[targets].mean()
+    return accepted[~targets].mean(), (~accepted[targets]).mean()
 
 
 def sequential(trials):
@@ -318,7 +318,8 @@ def main():
     """Measure and print."""
     shared = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT.parent / "shared")
     if not any(shared.glob("corpus/test/*")):
-        sys.exit(f"{shared} has no corpus/test: name the folder of the corpora")
+        print(f"nothing measured: {shared} has no corpus/test; name the folder of the corpora")
+        return
     verifier = verification.Verifier(configuration.get_config(["--model_path", str(ROOT / "pretrained")]))
     measure_cost(verifier, shared)
     measure_talks(verifier, shared)
