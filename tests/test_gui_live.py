@@ -342,7 +342,7 @@ def test_pictures_wait_until_it_listens_no_more(talk):
     give(talk, *moments_of("Ana"))
     talk.tabs.select(1)
     talk.root.update()
-    assert "draw" not in talk.verifier.calls
+    assert not talk.pictures.drawing
     talk.probe.cancel_button.event_generate("<Escape>")
     wait(talk, lambda: talk.verifier.calls.count("draw") == 2)
 
