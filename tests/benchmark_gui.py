@@ -109,7 +109,7 @@ def measure_listening(app, gaps, figures, ready):
         live(app, lambda: app.busy != "recording")
         figures["gap, verdict grows (ms)"] = max(gaps.longest(), figures.get("gap, verdict grows (ms)", 0))
         live(app, ready)
-    gaps.longest()
+        gaps.longest()              # of the picture, which belongs to verifying
     app.tabs.select(2)
     app.conversation.listen_button.invoke()
     live(app, lambda: app.conversation.seconds >= LISTENING_SECONDS)
