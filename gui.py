@@ -1,4 +1,4 @@
-"""The window: enrol speakers, ask whether it is one of them or who it is, see how their recordings lie to each other.
+"""The window: enrol speakers, ask whether it is one of them, who it is, who speaks now; see how recordings compare.
 
     python gui.py
     python gui.py --model_path ./model --device 3 --seconds 5
@@ -11,13 +11,17 @@ import math
 import sys
 import threading
 
+import numpy as np
+
 import audio
+import board
 import configuration
 import embedding
 import features
+import listening
 import record
 import service
-from board import ACCENT, BAD, BAD_TINT, CARD, GOOD, INK, LINE, MUTED, PAPER, TINT, Board
+from board import ACCENT, BAD, BAD_TINT, CARD, GOOD, INK, MUTED, PAPER, Board, Conversation, Words, gap_of
 from common import InputError
 from service import shortened
 
@@ -30,58 +34,11 @@ except ModuleNotFoundError:         # some systems package it apart from Python;
 
 POLL_MS = 30                 # the window looks this often for what its worker has done
 DEFAULT_DEVICE = "System default"
+TABLES = [("Tables", "*.csv"), ("All files", "*")]
 SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(audio.SUFFIXES))), ("All files", "*")]
 
 
-# ---- look -------------------------------------------------------------------------------------------------------
-
-def set_style(root):
-    """Set colours, fonts and visible focus of all widgets."""
-    style, base = ttk.Style(root), nametofont("TkDefaultFont")
-    line = base.metrics("linespace")
-    style.theme_use("clam")
-    style.configure(".", background=PAPER, foreground=INK, bordercolor=LINE, lightcolor=PAPER, darkcolor=PAPER,
-                    troughcolor="#dde2e8", focuscolor=ACCENT, selectbackground=ACCENT)
-    style.map(".", foreground=[("disabled", "#98a2ae")], bordercolor=[("focus", ACCENT)])
-    style.configure("TButton", padding=(0.7 * line, 0.3 * line), background=CARD, width=0)
-    style.map("TButton", background=[("disabled", PAPER), ("active", TINT)])
-    style.configure("Main.TButton", background=ACCENT, foreground="white", focuscolor="white")
-    style.map("Main.TButton", foreground=[("disabled", "white")], bordercolor=[("focus", INK)],
-              **{part: [("disabled", "#b9c6d6"), ("active", "#134a8e"), ("!disabled", ACCENT)]
-                 for part in ("background", "lightcolor", "darkcolor")})
-    style.configure("Toolbutton", padding=(0.7 * line, 0.3 * line))
-    style.map("Toolbutton", background=[("selected", TINT), ("active", TINT), ("!selected", CARD)],
-              foreground=[("selected", ACCENT)], relief=[("!selected", "raised")])
-    style.configure("Treeview", rowheight=round(1.6 * line), background=CARD)
-    style.map("Treeview", background=[("selected", TINT)], foreground=[("selected", INK)])
-    style.configure("TNotebook.Tab", padding=(line, 0.35 * line))
-    style.map("TNotebook.Tab", background=[("selected", CARD)], padding=[("selected", (line, 0.35 * line))])
-    for kind in ("TEntry", "TCombobox", "TSpinbox", "Treeview"):
-        style.configure(kind, padding=0 if kind == "Treeview" else 0.25 * line, fieldbackground=CARD)
-        style.map(kind, lightcolor=[("focus", ACCENT)], darkcolor=[("focus", ACCENT)],
-                  fieldbackground=[("disabled", PAPER), ("readonly", CARD)])
-    for kind in ("TCombobox", "TSpinbox", "TScale"):
-        style.configure(kind, arrowsize=round(0.7 * line))
-    style.configure("TScale", arrowsize=line, sliderlength=0.8 * line, gripcount=0)
-    style.map("TScale", **{part: [("disabled", LINE), ("focus", ACCENT), ("!disabled", "#7ba3d6")]
-                           for part in ("background", "lightcolor", "darkcolor")})
-    style.configure("Treeview.Heading", relief="flat")
-    style.configure("Card.TFrame", background=CARD)
-    style.configure("Card.TLabel", background=CARD)
-    style.configure("Heading.TLabel", font="TkHeadingFont")
-
-
-def gap_of(widget):
-    """Return the usual distance between two parts, in pixels of this screen."""
-    return round(8 * widget.winfo_fpixels("1i") / 96)
-
-
-def wrapping_label(parent, **options):
-    """Return a new label that wraps its text to its own width."""
-    label = ttk.Label(parent, **options)
-    label.bind("<Configure>", lambda event: label.configure(wraplength=event.width - 2 * gap_of(parent)))
-    return label
-
+# ---- the parts of the window ------------------------------------------------------------------------------------
 
 def lay_side_by_side(row, left, right):
     """Lay two buttons of the same width into a row of their parent's grid."""
@@ -90,18 +47,17 @@ def lay_side_by_side(row, left, right):
     right.grid(row=row, column=1, sticky="ew", padx=(half, 0))
 
 
-# ---- the parts of the window ------------------------------------------------------------------------------------
-
 class Settings:
     """The microphone, the length of a recording, and the progress of loading."""
 
     def __init__(self, parent, config, on_open):
         self.frame, gap = ttk.Frame(parent), gap_of(parent)
-        self.numbers, self.typed = [None], config.device
+        self.numbers, self.typed, self.given = [None], config.device, config.given
         self.device = ttk.Combobox(self.frame, state="readonly", width=34, postcommand=on_open)
         self.device.set(config.device or DEFAULT_DEVICE)
         self.seconds = ttk.Spinbox(self.frame, from_=1, to=60, width=5)
-        self.seconds.set(f"{config.seconds:g}")
+        self.initial = f"{config.seconds:g}"
+        self.seconds.set(self.initial)
         microphone, length, unit = (ttk.Label(self.frame, text=text) for text in (
             "Microphone", "   Recording length", "seconds"))
         for part in (microphone, self.device, length, self.seconds, unit):
@@ -130,6 +86,11 @@ class Settings:
         """Return the number of the microphone, or what was typed, None for the system's default."""
         place = self.device.current()
         return self.numbers[place] if place >= 0 else self.typed
+
+    def adopt(self, seconds):
+        """Take the length that suits the model, unless another one was typed."""
+        if "seconds" not in self.given and self.seconds.get() == self.initial:
+            self.seconds.set(f"{seconds:g}")
 
     def length(self):
         """Return the length of a recording in seconds; InputError where it is not one."""
@@ -214,7 +175,7 @@ class Probe:
     """The two questions, the buttons of the probe, and the card with its verdict."""
 
     def __init__(self, parent, app):
-        gap, base = gap_of(parent), nametofont("TkDefaultFont")
+        gap = gap_of(parent)
         bar, self.result = ttk.Frame(parent), ttk.Frame(parent, style="Card.TFrame")
         bar.grid(sticky="ew", pady=(0, gap))
         self.result.grid(sticky="nsew", pady=(0, gap))
@@ -224,29 +185,23 @@ class Probe:
             for value in ("claim", "who"))
         self.claim_button.pack(side="left")
         who_button.pack(side="left")
+        self.ends_when_sure = tk.BooleanVar(value=True)
+        self.sure_button = ttk.Checkbutton(bar, text="End when sure", variable=self.ends_when_sure)
+        self.sure_button.pack(side="left", padx=gap)
         self.record_button = ttk.Button(bar, text="Record", command=app.verify, style="Main.TButton")
         self.open_button = ttk.Button(bar, text="Open a file …", command=lambda: app.open_file(app.verify))
         self.cancel_button = ttk.Button(bar, text="Cancel", command=app.cancelled.set)
         for button in (self.cancel_button, self.open_button, self.record_button):
             button.pack(side="right", padx=(gap, 0))
-        self.large = base.copy()            # Tk forgets a font that nobody holds
-        self.large.configure(size=round(2.4 * base.cget("size")), weight="bold")
-        self.headline = ttk.Label(self.result, style="Card.TLabel", font=self.large)
-        self.detail = wrapping_label(self.result, style="Card.TLabel", foreground=MUTED)
-        self.board = Board(self.result)
-        self.headline.pack(fill="x", padx=2 * gap, pady=(gap, 0))
-        self.detail.pack(fill="x", padx=2 * gap)
+        self.words = Words(self.result)
+        self.headline, self.detail, self.show_words = self.words.headline, self.words.detail, self.words.show
+        self.board = Board(self.result, 7)
         self.board.canvas.pack(fill="x", padx=gap, pady=gap)
         self.board.canvas.bind("<Configure>", lambda event: app.update())
 
     def asks_who(self):
         """Tell whether the question is who it is, not whether it is the one chosen."""
         return self.question.get() == "who"
-
-    def show_words(self, headline, colour=INK, detail=""):
-        """Show large words, and smaller ones below."""
-        self.headline.configure(text=headline, foreground=colour)
-        self.detail.configure(text=detail)
 
 
 class ThresholdBar:
@@ -298,20 +253,23 @@ class Pictures:
     def add(self, name, parent, side):
         """Make the canvas of a picture."""
         canvas = tk.Canvas(parent, width=1, height=1, background=CARD, highlightthickness=0)
-        canvas.pack(side=side, fill="both", expand=True, padx=gap_of(parent) // 2)
+        canvas.pack(side=side, fill="both", expand=True, padx=gap_of(parent) if side == "top" else gap_of(parent) // 2)
         canvas.bind("<Configure>", lambda event: self.draw_visible())
         self.canvases[name] = canvas
 
     def draw_visible(self):
         """Ask for the pictures that can be seen."""
-        for name in ("likeness", "map") if self.app.tabs.index("current") else ("spectrum",):
+        for name in (("spectrum",), ("likeness", "map"), ())[self.app.tabs.index("current")]:
             self.draw(name)
 
     def draw(self, name):
         """Ask for a picture of the size of its canvas, if it is not asked for yet."""
         app, canvas = self.app, self.canvases[name]
         size, dpi = (canvas.winfo_width(), canvas.winfo_height()), canvas.winfo_fpixels("1i")
-        if name in self.drawing or not app.loaded or min(size) < 50 or (name == "spectrum" and not app.heard):
+        if name in self.drawing or not app.loaded or app.busy or min(size) < 50:
+            return
+        if name == "spectrum" and not app.heard:
+            canvas.delete("all")
             return
         self.drawing.add(name)
         app.run(lambda: app.verifier("draw", name, *size, dpi), lambda png: self.show(name, size, png),
@@ -341,17 +299,18 @@ class App:
     root : tkinter.Tk
     config : argparse.Namespace
         sr (until the model gives its own), seconds and device at the start.
-    recorder : callable
-        As record.record.
+    microphone : callable
+        As record.blocks.
     verifier : callable
         As service.Engine: answers a Service method's name and arguments, and raises InputError.
     devices : callable
         As record.devices.
     """
 
-    def __init__(self, root, config, recorder, verifier, devices):
+    def __init__(self, root, config, microphone, verifier, devices):
         self.root, self.config, self.sr = root, config, config.sr
-        self.recorder, self.verifier, self.devices = recorder, verifier, devices
+        self.microphone, self.verifier, self.devices = microphone, verifier, devices
+        self.enough = threading.Event()     # a probe may end: the verdict on it is sure
         self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
         self.heard, self.notes, self.focus, self.worker = None, [], None, service.Worker()
         self.build()
@@ -369,7 +328,7 @@ class App:
     def build(self):
         """Lay the window out: settings above, speakers on the left, the tabs on the right, messages below."""
         root, gap = self.root, gap_of(self.root)
-        set_style(root)
+        board.set_style(root)
         root.title("Speaker verification")
         root.configure(background=PAPER)
         root.geometry(f"{min(128 * gap, root.winfo_screenwidth())}x{min(80 * gap, root.winfo_screenheight())}")
@@ -377,22 +336,24 @@ class App:
         root.rowconfigure(1, weight=1)
         self.settings, self.speakers = Settings(root, self.config, self.list_devices), Speakers(root, self)
         self.tabs = ttk.Notebook(root)
-        probe, comparison = ttk.Frame(self.tabs, padding=gap), ttk.Frame(self.tabs, padding=gap)
-        self.message = wrapping_label(root, anchor="w", padding=gap)
+        probe, comparison, now = (ttk.Frame(self.tabs, padding=gap) for _ in range(3))
+        self.message = board.wrapping_label(root, anchor="w", padding=gap)
         self.settings.frame.grid(row=0, columnspan=2, sticky="ew", padx=gap, pady=gap)
         self.speakers.frame.grid(row=1, column=0, sticky="ns", padx=gap)
         self.tabs.grid(row=1, column=1, sticky="nsew", padx=(0, gap))
         self.message.grid(row=2, columnspan=2, sticky="ew")
         self.tabs.add(probe, text="Verify")
         self.tabs.add(comparison, text="Compare recordings")
+        self.tabs.add(now, text="Who speaks now")
         probe.columnconfigure(0, weight=1)
         probe.rowconfigure(1, weight=1)
+        self.conversation, self.pictures = Conversation(now, self), Pictures(self)
         self.probe, self.threshold = Probe(probe, self), ThresholdBar(probe, self.update)
-        self.pictures = Pictures(self)
         self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.pictures.draw_visible())
         self.pictures.add("spectrum", self.probe.result, "top")
         self.pictures.add("likeness", comparison, "left")
         self.pictures.add("map", comparison, "left")
+        self.meter = Board(canvas=self.pictures.canvases["spectrum"])      # while a probe is heard, there is no other
 
     def run(self, work, then, failed=None):
         """Let the worker do work(); then(value) follows in the window's thread, or failed(text), which shows it."""
@@ -439,12 +400,25 @@ class App:
                                  (probe.cancel_button, self.busy == "recording"), (self.threshold.slider, self.loaded),
                                  (self.threshold.reset_button, self.loaded and self.loaded.threshold is not None)):
             button.state(["!disabled" if possible else "disabled"])
+        self.conversation.update(idle, self.problem_to_listen())
         if idle:
             probe.show_words(*self.state_words())
-            probe.board.canvas.delete("all")
-            if self.loaded and speakers.people:
-                scores = self.heard.scores if self.heard else []
-                probe.board.show(scores, self.threshold_of, chosen, everybody=probe.asks_who())
+            self.show_scores()
+
+    def show_scores(self):
+        """Draw the scores, as far as there are any."""
+        self.probe.board.canvas.delete("all")
+        if self.loaded and self.speakers.people:
+            scores = self.heard.scores if self.heard else []
+            self.probe.board.show(scores, self.threshold_of, self.speakers.chosen(), everybody=self.probe.asks_who())
+
+    def problem_to_listen(self):
+        """Return why nobody can tell who speaks now, "" where that can be told."""
+        if not self.loaded:
+            return self.problem or "The model is loading."
+        if not self.speakers.people:
+            return "Nobody is enrolled yet: type a name on the left, press Enrol, and speak."
+        return "" if self.threshold.value is not None else f"It takes a threshold: {self.problem}"
 
     def state_words(self):
         """Return the headline, its colour and the detail that fit the state."""
@@ -464,6 +438,8 @@ class App:
     def threshold_of(self, name):
         """Return the threshold of the comparison with a speaker: that trial's own, until the slider is moved."""
         value = self.threshold.value
+        if value is None:
+            return None
         moved = not self.heard or not self.loaded or value != self.loaded.threshold
         return value if moved else self.heard.thresholds.get(name, value)
 
@@ -503,23 +479,41 @@ class App:
 
     def verify(self, path=None):
         """Hear a probe, from a file or the microphone."""
-        self.hear_sound("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
+        self.hear_sound("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard,
+                        live=not path)
         self.heard = None           # nothing of the probe before may pass for a verdict on this one
         self.pictures.canvases["spectrum"].delete("all")
 
-    def hear_sound(self, words, path, work, then):
-        """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears."""
-        seconds, device, sr = self.settings.length(), self.settings.chosen_device(), self.sr
+    def hear_sound(self, words, path, work, then, live=False):
+        """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears.
 
-        def on_level(level_db, seconds_left):
-            self.worker.post(self.show_level, words, level_db, seconds_left, seconds)
+        A live sound is a probe that is judged while it is heard.
+        """
+        seconds, sr, device = self.settings.length(), self.sr, self.settings.chosen_device()
+        claim = "" if self.probe.asks_who() else self.speakers.chosen()
+
+        def blocks():
+            heard = 0
+            if live:
+                self.verifier("listen", False)
+            with contextlib.closing(self.microphone(sr, device, self.cancelled.is_set)) as coming:
+                for block in record.up_to(seconds * sr, coming):
+                    yield block
+                    heard += len(block)
+                    self.worker.post(self.show_level, words, audio.level_db(block), seconds, heard / sr, live)
+                    found = self.judge(block, claim) if live else None
+                    if found:
+                        self.worker.post(self.show_so_far, found)
+                    if self.enough.is_set():
+                        return
 
         def job():
-            sound = path or self.recorder(seconds, sr, device, on_level, self.cancelled.is_set)
+            sound = path or np.concatenate(list(blocks()))
             self.worker.post(self.become_busy, "work", "One moment …")
             return work(sound)
 
         self.cancelled.clear()
+        self.enough.clear()
         self.notes = audio.bandwidth_notes(path, self.sr) if path else []      # what must be known of its scores
         self.show_message(" ".join(self.notes), INK)
         self.tabs.select(0)
@@ -527,10 +521,53 @@ class App:
         self.become_busy("work" if path else "recording", "One moment …" if path else "Opening the microphone …")
         if not path:
             self.probe.cancel_button.focus_set()
-        self.run(job, then)
+        self.run(job, then, self.show_no_verdict if live else None)
+
+    def judge(self, block, claim=""):
+        """Return what the model's process makes of a block, and show what must be said; the worker calls this."""
+        found, notes = self.verifier("hear", block)
+        if notes:
+            people = self.verifier("list_enrolled")
+            if claim and claim not in {person.name for person in people}:
+                raise InputError(f"{claim} is not enrolled any more: nothing was saved")
+            self.worker.post(self.show_people, people)
+            self.worker.post(self.show_message, " ".join(notes), INK)
+        return found
+
+    def listen(self):
+        """Tell who speaks until it is stopped."""
+        sr, device, value = self.sr, self.settings.chosen_device(), self.threshold.value
+        by_hand = None if value == self.loaded.threshold else value
+
+        def job():
+            heard = 0
+            self.verifier("listen", True, by_hand)
+            with contextlib.closing(self.microphone(sr, device, self.cancelled.is_set, "it hears no more")) as coming:
+                for block in coming:
+                    heard += len(block)
+                    self.worker.post(self.conversation.show, audio.level_db(block), heard / sr, self.judge(block))
+
+        self.cancelled.clear()
+        self.show_message("")
+        self.conversation.begin()
+        self.focus = self.root.focus_get()
+        self.become_busy("listening", "It listens to who speaks now")
+        self.conversation.words.show("Opening the microphone …", MUTED)
+        self.conversation.stop_button.focus_set()
+        self.run(job, lambda _: self.show_end(), self.show_end)
+
+    def save_moments(self):
+        """Save who spoke when."""
+        path = filedialog.asksaveasfilename(parent=self.root, title="Save who spoke when", initialfile="who.csv",
+                                            defaultextension=".csv", filetypes=TABLES)
+        if path:
+            moments = self.conversation.timeline.moments
+            self.become_busy("work", "One moment …")
+            self.run(lambda: listening.write_moments(path, moments), lambda _: (
+                self.become_idle(), self.show_message(f"{path}: {len(moments)} lines.")))
 
     def become_busy(self, busy, headline):
-        """Show what goes on: busy with a "recording", or with "work" that cannot be cancelled."""
+        """Show what goes on: busy "recording", "listening", or with "work" that cannot be cancelled."""
         self.busy = busy
         self.update()
         self.probe.board.canvas.delete("all")
@@ -540,9 +577,10 @@ class App:
         """Be ready for the next."""
         self.busy = ""
         self.update()
-        if self.focus and self.root.focus_get() in (None, self.probe.cancel_button):
+        if self.focus and self.root.focus_get() in (None, self.probe.cancel_button, self.conversation.stop_button):
             self.focus.focus_set()
         self.focus = None
+        self.pictures.draw_visible()
 
     def list_devices(self):
         """Look for microphones anew: the list of them was opened."""
@@ -572,24 +610,62 @@ class App:
             self.problem = loaded
         else:
             self.loaded, self.problem, self.sr = loaded, loaded.problem, loaded.sr
+            self.settings.adopt(loaded.seconds)
             self.threshold.adopt(loaded)
         self.settings.progress.stop()
         self.settings.progress.pack_forget()
         self.become_idle()
         (self.speakers.list if self.speakers.people else self.speakers.entry).focus_set()
 
-    def show_level(self, words, level_db, seconds_left, seconds):
-        """Show what the microphone hears."""
+    def show_level(self, words, level_db, seconds, heard, live):
+        """Show what the microphone hears after so many of the seconds, and, live, what is known so far."""
+        if self.busy != "recording":
+            return
+        left = max(0.0, seconds - heard)
+        headline, colour, detail = f"Speak now: {math.ceil(left)} s", ACCENT, f"{words} Escape cancels."
+        if live and self.heard and self.heard.scores:
+            (name, score), who = self.heard.scores[0], self.probe.asks_who()
+            detail = f"Nearest is {name}, score {score:.2f}; {self.heard.seconds:.1f} s of speech. Escape cancels."
+            if self.is_sure():
+                headline, colour, _ = self.verdict_words(name if who else self.speakers.chosen(), who)
+        self.probe.show_words(headline, colour, detail)
+        if live:
+            self.show_scores()
+        (self.meter if live else self.probe.board).meter(level_db, left / seconds)
+
+    def is_sure(self):
+        """Tell whether the verdict is sure, at the threshold that certainty was measured for."""
+        question = None if self.probe.asks_who() else self.speakers.chosen()
+        return question in self.heard.sure and self.threshold.value == self.loaded.threshold
+
+    def show_so_far(self, heard):
+        """Take what is known of a probe that is still heard, service.Heard; it may end once that is sure."""
         if self.busy == "recording":
-            self.probe.show_words(f"Speak now: {math.ceil(seconds_left)} s", ACCENT, f"{words} Escape cancels.")
-            self.probe.board.meter(level_db, seconds_left / seconds)
+            self.heard = heard
+            if self.is_sure() and self.probe.ends_when_sure.get():
+                self.enough.set()
+                self.show_message(f"Sure after {heard.seconds:.1f} s of speech.", INK)
 
     def show_heard(self, heard):
         """Show a verdict, or that there is none."""
         self.heard = heard
         self.become_idle()
-        self.pictures.draw("spectrum")
 
+    def show_no_verdict(self, text):
+        """Show why a probe that was judged while it was heard came to nothing."""
+        self.heard = None
+        self.show_end(text)
+
+    def show_end(self, text="cancelled"):
+        """Show why it listens no more, and who is enrolled now."""
+        stopped = self.busy == "listening" and text.startswith("cancelled")
+        self.show_failure(text)
+        if stopped:                 # it has no other end
+            self.show_message("")
+        self.run(lambda: self.verifier("list_enrolled"), self.show_people)
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
 
 def work(config):
     """Open the window; return when it is closed."""
@@ -602,7 +678,7 @@ def work(config):
     embedding.choose_model(config)
     engine = service.Engine(config)
     try:
-        app = App(root, config, record.record, engine, record.devices)
+        app = App(root, config, record.blocks, engine, record.devices)
         root.mainloop()
     finally:
         engine.close()

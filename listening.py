@@ -52,8 +52,9 @@ class Conversation(verification.Listener):
     def __init__(self, verifier, voices, rate=None):
         super().__init__(verifier, voices, rate)
         if verifier.config.min_speech > WINDOW_SECONDS:
-            raise InputError(f"--min_speech is {verifier.config.min_speech:g}: who speaks now is told from the last "
-                             f"{WINDOW_SECONDS:g} s of speech")
+            problem = f"who speaks now is told from the last {WINDOW_SECONDS:g} s of speech"
+            raise InputError(f"--min_speech is {verifier.config.min_speech:g}: {problem}",
+                             f"{problem}, but {verifier.config.min_speech:g} s are asked for")
 
     def feed(self, block):
         """Take samples (S,) of any number; return the Moment if 0.4 s have passed since the last one, else None."""
@@ -156,22 +157,45 @@ def check_loudness(wave):
                          "microphone down or move away from it, and record again")
 
 
-def each_second(listener, coming, check):
-    """Yield blocks; call check() whenever the listener has heard another second of them."""
-    due = 1
-    for block in coming:
-        yield block
-        if listener.heard >= due * listener.sr:
-            check()
-            due += 1
+class Watch:
+    """Looks, once a second of sound, for what spoils a Listener's work: a speaker forgotten, silence, clipping."""
 
+    def __init__(self, listener, enrolments):
+        self.listener, self.enrolments, self.due, self.said = listener, enrolments, 1, ""
 
-def refresh(listener, enrolments, line):
-    """Let a listener compare with who is enrolled now; say who was forgotten meanwhile."""
-    before, listener.voices = {voice.name for voice in listener.voices}, enrolments.voices()
-    gone = sorted(before - {voice.name for voice in listener.voices})
-    if gone:
-        line.say(f"note: forgotten while it listens: {', '.join(gone)}")
+    def look(self):
+        """Return what must be said, InputErrors; raise one where it is of no use to go on.
+
+        That is where nobody is enrolled any more, and where after a few seconds a probe is silent or clipped. Of a
+        conversation only silence from the start is an end.
+        """
+        if self.listener.heard < self.due * self.listener.sr:
+            return []
+        self.due += 1
+        return [*self.forgotten(), *self.loudness()]
+
+    def forgotten(self):
+        """Let the listener compare with who is enrolled now; return who was forgotten."""
+        before, self.listener.voices = {voice.name for voice in self.listener.voices}, self.enrolments.voices()
+        gone = sorted(before - {voice.name for voice in self.listener.voices})
+        return [InputError(f"forgotten while it listens: {', '.join(gone)}")] if gone else []
+
+    def loudness(self):
+        """Return what is new about the loudness."""
+        listener, wave = self.listener, self.listener.gather()
+        early, lasting = EARLY_SECONDS * listener.sr, isinstance(listener, Conversation)
+        if listener.heard < early:
+            return []
+        try:
+            check_loudness(wave[-early:] if lasting else wave)
+        except InputError as error:
+            silent = not (np.abs(wave) >= audio.SILENT_PEAK).any() and listener.heard == len(wave)
+            if silent or not lasting:
+                raise
+            before, self.said = self.said, str(error)[:20]
+            return [error] if self.said != before else []
+        self.said = ""
+        return []
 
 
 def hear_probe(verifier, enrolments, coming, line):
@@ -192,21 +216,18 @@ def hear_probe(verifier, enrolments, coming, line):
         If after a few seconds it is silent or clipped, or nobody is enrolled any more.
     """
     listener, verdict = verification.Listener(verifier, enrolments.voices()), None
+    watch = Watch(listener, enrolments)
     if not all(map(math.isfinite, verifier.threshold.bounds)):
         line.say("note: the threshold is no calibrated ratio, so it is never sure before the end")
-
-    def check():
-        refresh(listener, enrolments, line)
-        if listener.heard >= EARLY_SECONDS * listener.sr:
-            check_loudness(listener.gather())
-
-    for block in each_second(listener, coming, check):
+    for block in coming:
         verdict = listener.feed(block) or verdict
         if verdict and verdict.sure:
             line.say(f"sure after {listener.speech_seconds:.1f} s of speech")
             break
         line.show(f"{meter(audio.level_db(block))}, {listener.speech_seconds:4.1f} s of speech, {leaning(verdict)}",
                   listener.heard / listener.sr)
+        for note in watch.look():
+            line.say(f"note: {note}")
     return listener.gather()
 
 
@@ -216,35 +237,20 @@ def follow(verifier, enrolments, coming, line):
     InputError if there is nothing but silence from the start, or nobody is enrolled any more; later silence and
     clipping are said.
     """
-    conversation, name, said = Conversation(verifier, enrolments.voices()), "", ""
-
-    def check():
-        nonlocal said
-        refresh(conversation, enrolments, line)
-        wave = conversation.gather()
-        if conversation.heard < EARLY_SECONDS * conversation.sr:
-            return
-        try:
-            check_loudness(wave[-EARLY_SECONDS * conversation.sr:])
-            said = ""
-        except InputError as error:
-            if not (np.abs(wave) >= audio.SILENT_PEAK).any() and conversation.heard == len(wave):
-                raise
-            if str(error)[:20] != said:
-                line.say(f"note: {error}")
-            said = str(error)[:20]
-
-    for block in each_second(conversation, coming, check):
+    conversation, name = Conversation(verifier, enrolments.voices()), ""
+    watch = Watch(conversation, enrolments)
+    for block in coming:
         moment = conversation.feed(block)
-        if not moment:
-            continue
-        if moment.name != name:
+        if moment and moment.name != name:
             name = moment.name
             line.clear()
             print(f"{moment.seconds:7.1f} s  {verification.printable(name) or 'nobody'}", flush=True)
-        if line.alive:
+        if moment and line.alive:
             line.show(f"{meter(audio.level_db(block))}, {moment.seconds:.1f} s, {now_in_words(moment)}", moment.seconds)
-        yield moment
+        if moment:
+            yield moment
+        for note in watch.look():
+            line.say(f"note: {note}")
 
 
 def now_in_words(moment):

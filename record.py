@@ -104,7 +104,7 @@ def find_device(device=None):
     return chosen[0]
 
 
-def record(seconds, sr, device=None, on_level=None, cancelled=None):
+def record(seconds, sr, device=None, on_level=None):
     """Record mono from a microphone.
 
     Parameters
@@ -116,8 +116,6 @@ def record(seconds, sr, device=None, on_level=None, cancelled=None):
         Number or part of the name of a microphone.
     on_level : callable, optional
         Called with the level of the last block (dB of full scale) and the seconds left, 20 times a second.
-    cancelled : callable, optional
-        Tells whether to stop, which raises InputError.
 
     Returns
     -------
@@ -128,16 +126,14 @@ def record(seconds, sr, device=None, on_level=None, cancelled=None):
     InputError
         If there is no such microphone, it does not record at sr, delivers nothing for 3 s, or is lost.
     """
-    parts, have, wanted = [], 0, round(seconds * sr)
-    with nothing_saved(), contextlib.closing(blocks(sr, device, cancelled)) as coming:
-        for block in coming:
+    parts, left = [], round(seconds * sr)
+    with nothing_saved(), contextlib.closing(blocks(sr, device)) as coming:
+        for block in up_to(left, coming):
             parts.append(block)
-            have += len(block)
+            left -= len(block)
             if on_level:
-                on_level(audio.level_db(block), max(0.0, (wanted - have) / sr))
-            if have >= wanted:
-                break
-    return np.concatenate(parts)[:wanted]
+                on_level(audio.level_db(block), left / sr)
+    return np.concatenate(parts)
 
 
 @contextlib.contextmanager
@@ -152,7 +148,8 @@ def nothing_saved():
 def blocks(sr, device=None, cancelled=None, lost="nothing was saved"):
     """Yield a microphone's samples, float32 (S,), as they come, 20 times a second, until the generator is closed.
 
-    Parameters and errors are those of `record`; `lost` says what becomes of a recording that ends before.
+    Parameters and errors are those of `record`; cancelled() tells whether to stop, which is an InputError, too, and
+    `lost` says what becomes of a recording that ends before.
     """
     found, done = queue.Queue(), threading.Event()
     # A driver that hangs cannot be stopped; a daemon thread can be left behind.

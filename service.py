@@ -6,6 +6,7 @@
 The window's own process stays awake, and small: what it gets are plain values and PNG.
 """
 import contextlib
+import copy
 import io
 import multiprocessing
 import queue
@@ -18,7 +19,7 @@ import numpy as np
 
 import audio
 import embedding
-import features
+import listening
 import measures
 import record
 import verification
@@ -32,6 +33,7 @@ class Loaded:
     """What the window must know of the model, in plain values."""
 
     sr: int                             # Hz
+    seconds: float                      # length of a recording that suits it
     threshold: float | None
     measured: tuple                     # FAR and FRR at the threshold, None where nothing was measured
     problem: str                        # why there is no threshold
@@ -40,13 +42,14 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Heard:
-    """What became of a probe: (speaker, score), best first, and seconds of speech; or the problem with it."""
+    """What became of a probe, so far or in the end: (speaker, score), best first; or the problem with it."""
 
     scores: list
-    seconds: float
+    seconds: float          # of speech
     problem: str
     thresholds: dict        # {speaker: the threshold of that trial}
     notes: list             # what must be known of the verdict
+    sure: list              # speakers of whose claims it is sure; None among them: it is sure who of all it is
 
 
 def serve(connection, config):
@@ -75,7 +78,8 @@ class Service:
     """The requests that the window makes; a sound is the path of a recording or samples (S,) at the model's rate."""
 
     def __init__(self, config):
-        self.config, self.verifier, self.heard, self.probe, self.wave = config, None, {}, None, None
+        self.config, self.verifier, self.enrolments, self.probe, self.wave = config, None, None, None, None
+        self.listener, self.watch = None, None
 
     def list_enrolled(self):
         """Return the enrolled speakers, a list of record.Enrolled."""
@@ -89,22 +93,15 @@ class Service:
         except InputError as error:         # no model, or a model without a threshold: that one can still give scores
             self.config.threshold, problem = 0.0, error.window
             self.verifier = verification.Verifier(self.config)
+        self.enrolments = verification.Enrolments(self.verifier)
+        self.enrolments.speaker = None          # the window compares with everybody, whatever --speaker is
         silence = np.zeros((1, audio.N_MELS, embedding.EMBED_FRAMES), np.float32)
         embedding.embed(self.verifier.encoder, silence)
         with contextlib.suppress(InputError):
-            self.voices()
+            self.enrolments.voices()
         point = self.verifier.threshold
-        return Loaded(self.config.sr, None if problem else point.value, (point.far, point.frr), problem,
-                      [self.verifier.rates(value) for value in measures.CURVE])
-
-    def voices(self):
-        """Return the Voices of the enrolled speakers; only those whose files have changed are embedded again."""
-        path, fresh = self.config.enroll_path, {}
-        for name, files in verification.enrolment_sources(path).items():
-            key = (name, *(tuple(features.size_and_time(file)) for file in files))
-            fresh[key] = self.heard.get(key) or self.verifier.voices(path, name)[0]
-        self.heard = fresh
-        return list(fresh.values())
+        return Loaded(self.config.sr, self.config.seconds, None if problem else point.value, (point.far, point.frr),
+                      problem, [self.verifier.rates(value) for value in measures.CURVE])
 
     def sound(self, sound):
         """Return samples (S,) and where they come from."""
@@ -130,8 +127,31 @@ class Service:
         """Return Heard of the probe and the speakers as they are enrolled now, None where there is none."""
         if not self.probe or not self.list_enrolled():
             return None
-        verdict = self.verifier.compare(self.probe, self.voices())
-        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem, verdict.thresholds, verdict.notes)
+        return self.heard(self.verifier.compare(self.probe, self.enrolments.voices()))
+
+    def heard(self, verdict):
+        """Return the Heard of a verification.Verdict."""
+        sure = [*filter(verdict.sure_of, verdict.ratios), *[None] * verdict.sure]
+        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem, verdict.thresholds, verdict.notes, sure)
+
+    def listen(self, lasting, threshold=None):
+        """Begin to listen: to a probe, or, lasting, to who speaks now; to a threshold set by hand, if there is one."""
+        verifier = copy.copy(self.verifier)
+        if threshold is not None:
+            verifier.threshold = verification.Threshold(threshold, *verifier.rates(threshold), "set by hand")
+        listener = listening.Conversation if lasting else verification.Listener
+        self.listener = listener(verifier, self.enrolments.voices())
+        self.watch = listening.Watch(self.listener, self.enrolments)
+
+    def hear(self, block):
+        """Take samples (S,); return the Heard or listening.Moment that came of them, else None, and what must be said.
+
+        Raises InputError where it is of no use to listen on.
+        """
+        found = self.listener.feed(block)
+        if isinstance(found, verification.Verdict):
+            found = self.heard(found)
+        return found, [note.window for note in self.watch.look()]
 
     def prepare_pictures(self):
         """Load what pictures need, before the first one is wanted."""
@@ -159,7 +179,7 @@ class Service:
 
     def enrolled_vectors(self):
         """Return the Voices that can be compared and the d-vectors (U, D) of all their recordings."""
-        voices = [voice for voice in self.voices() if not voice.problem]
+        voices = [voice for voice in self.enrolments.voices() if not voice.problem]
         vectors = np.concatenate([voice.vectors for voice in voices]) if voices else ()
         if len(vectors) < 2:
             raise InputError("at least two recordings must be enrolled to be compared")

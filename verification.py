@@ -189,14 +189,20 @@ class Verdict:
     def sure(self):
         """Whether a sequential test ends here: no further speech is likely to turn the verdict.
 
-        It goes on where the ratio is between the bounds, where somebody else may yet turn out to be the best, and
-        where the probe is outside of what was measured.
+        It goes on, too, where somebody else may yet turn out to be the best.
         """
-        if self.score is None or self.llr is None or self.notes:
+        second = max((ratio for name, ratio in self.ratios.items() if name != self.speaker), default=-math.inf)
+        return self.sure_of(self.speaker) and (self.llr <= self.threshold.bounds[0] or self.llr - second >= LEAD)
+
+    def sure_of(self, name):
+        """Tell whether the test of one speaker's claim ends here, whoever else is near.
+
+        It goes on where the ratio is between the bounds, and where the probe is outside of what was measured.
+        """
+        if self.notes or name not in self.ratios:
             return False
         reject, accept = self.threshold.bounds
-        second = max((ratio for name, ratio in self.ratios.items() if name != self.speaker), default=-math.inf)
-        return self.llr <= reject or (self.llr >= accept and self.llr - second >= LEAD)
+        return not reject < self.ratios[name] < accept
 
     @property
     def decision(self):
@@ -401,7 +407,7 @@ class Enrolments:
             found[key] = self.found.get(key) or self.verifier.embed_files(name, files)
         if all(voice.problem for voice in found.values()):
             problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in found.values())
-            raise InputError(f"--enroll_path is {path}: {problems}")
+            raise InputError(f"--enroll_path is {path}: {problems}", f"nobody can be compared: {problems}")
         return found
 
 

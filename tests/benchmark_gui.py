@@ -5,7 +5,8 @@
 
 Each round starts the window anew, with five synthetic voices enrolled. A gap is the time between two calls of a
 callback that asks to be called again after 2 ms. A warm verification is the time from the choice of a file of 5 s to
-the verdict on the screen. Needs Xvfb, PulseAudio and PortAudio.
+the verdict on the screen. The gaps "verdict grows" are those while the probe is recorded and judged, once for each
+question; those of "who speaks now" while the time line grows and then scrolls. Needs Xvfb, PulseAudio and PortAudio.
 """
 import json
 import os
@@ -24,8 +25,10 @@ import gui  # and no more than the window itself: the rest is imported where it 
 ROUNDS = 3
 VERIFICATIONS = 10
 SECONDS = 5
-BARS = {"window shows (s)": 1.5, "model ready (s)": 1.0, "gap, loading (ms)": 100, "gap, recording (ms)": 100,
-        "gap, verifying (ms)": 100, "gap, comparing (ms)": 100, "warm verification (ms)": 150}
+LISTENING_SECONDS = 36       # the time line shows 30 s, then it scrolls
+BARS = {"window shows (s)": 1.5, "model ready (s)": 1.0, "gap, loading (ms)": 100, "gap, verdict grows (ms)": 100,
+        "gap, who speaks now (ms)": 100, "gap, verifying (ms)": 100, "gap, comparing (ms)": 100,
+        "warm verification (ms)": 150}
 
 
 class Gaps:
@@ -69,11 +72,7 @@ def window(started, model_path, folder):
         figures["model ready (s)"] = time.time() - started
         live(app, ready)
         figures["gap, loading (ms)"] = gaps.longest()
-        app.speakers.list.selection_set("voice00")
-        app.probe.record_button.invoke()
-        live(app, lambda: app.busy == "work" or not app.busy)
-        figures["gap, recording (ms)"] = gaps.longest()
-        live(app, ready)
+        measure_listening(app, gaps, figures, ready)
         times = []
         for _ in range(VERIFICATIONS):
             begun = time.perf_counter()
@@ -97,6 +96,29 @@ def window(started, model_path, folder):
     gui.main(["--model_path", model_path, "--enroll_path", f"{folder}/enroll", "--verify_path", f"{folder}/verify",
               "--seconds", str(SECONDS)])
     print(json.dumps(figures))
+
+
+def measure_listening(app, gaps, figures, ready):
+    """Measure the gaps while a verdict grows, for both questions, and while the time line runs."""
+    app.speakers.list.selection_set("voice00")
+    app.probe.ends_when_sure.set(False)
+    for question in ("claim", "who"):
+        app.probe.question.set(question)
+        app.probe.record_button.invoke()
+        live(app, lambda: app.busy == "recording" and app.heard and app.heard.scores)
+        live(app, lambda: app.busy != "recording")
+        figures["gap, verdict grows (ms)"] = max(gaps.longest(), figures.get("gap, verdict grows (ms)", 0))
+        live(app, ready)
+        gaps.longest()              # of the picture, which belongs to verifying
+    app.tabs.select(2)
+    app.conversation.listen_button.invoke()
+    live(app, lambda: app.conversation.seconds >= LISTENING_SECONDS)
+    figures["gap, who speaks now (ms)"] = gaps.longest()
+    assert len({moment.name for moment in app.conversation.timeline.moments}) > 1
+    app.conversation.stop_button.invoke()
+    live(app, ready)
+    app.tabs.select(0)
+    gaps.longest()
 
 
 def enrol(folder, model_path):

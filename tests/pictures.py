@@ -56,7 +56,7 @@ def photograph_window(raw_path, folder):
     try:
         root = tkinter.Tk(screenName=display)
         root.tk.call("tk", "scaling", 96 / 72)
-        app = gui.App(root, config, record.record, engine, lambda rescan=False: [
+        app = gui.App(root, config, record.blocks, engine, lambda rescan=False: [
             record.Device(0, "Built-in microphone", 48000.0, True)])
         root.update()
         settle(app)

@@ -21,6 +21,7 @@ from matplotlib.image import imsave
 
 import configuration
 import gui
+import listening
 import record
 import service
 from common import InputError
@@ -28,7 +29,7 @@ from common import InputError
 tk = pytest.importorskip("tkinter")
 ROOT = pathlib.Path(gui.__file__).parent
 USUAL = 96 / 72              # pixels per point of a usual screen; "twice the scaling" is twice that
-WAVE = np.zeros(8000, np.float32)
+WAVE = np.full(8000, 0.1, np.float32)      # -20 dB
 
 
 # ---- a screen, a model and a microphone -------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class FakeModel:
             raise InputError("--model_path is ./model: there is no model; train one")
         rates = [(1 - i / 400, i / 400) for i in range(401)]
         problem = "" if self.measured else "measure one with python test.py"
-        return service.Loaded(8000, self.measured, (0.0123, 0.0456), problem, rates)
+        return service.Loaded(8000, 10.0, self.measured, (0.0123, 0.0456), problem, rates)
 
     def enroll(self, name, sound):
         if isinstance(sound, str):
@@ -101,7 +102,13 @@ class FakeModel:
 
     def verify(self, sound):
         scores = sorted(((name, self.scores[name]) for name in self.people), key=lambda pair: -pair[1])
-        return service.Heard(scores, 3.2, "", {}, [])
+        return service.Heard(scores, 3.2, "", {}, [], [])
+
+    def listen(self, lasting, threshold=None):
+        pass
+
+    def hear(self, block):
+        return None, []
 
     def compare(self):
         return None
@@ -112,18 +119,19 @@ class FakeModel:
         return picture.getvalue()
 
 
-def quick(seconds, sr, device=None, on_level=None, cancelled=None):
-    """Record in no time."""
-    on_level(-20.0, seconds / 2)
-    return WAVE
+def quick(sr, device=None, cancelled=None, lost=""):
+    """Yield a second at a time, in no time."""
+    while True:
+        yield np.resize(WAVE, sr)
 
 
-def endless(seconds, sr, device=None, on_level=None, cancelled=None):
-    """Record until it is cancelled."""
+def endless(sr, device=None, cancelled=None, lost="nothing was saved"):
+    """Yield 5.5 s, then a sample at a time until it is cancelled."""
+    yield np.resize(WAVE, round(5.5 * sr))
     while not cancelled():
-        on_level(-20.0, 0.45 * seconds)
+        yield WAVE[:1]
         time.sleep(0.01)
-    raise InputError("cancelled: nothing was saved")
+    raise InputError(f"cancelled: {lost}")
 
 
 def two_devices(rescan=False):
@@ -148,10 +156,10 @@ def open_window(screen):
     """Return a function that opens a window and waits until it is ready; it is closed in the end."""
     apps = []
 
-    def run(verifier, recorder=quick, devices=two_devices, scaling=USUAL, argv=(), ready=True):
+    def run(verifier, microphone=quick, devices=two_devices, scaling=USUAL, argv=(), ready=True):
         root = tk.Tk(screenName=screen.name)
         root.tk.call("tk", "scaling", scaling)
-        apps.append(gui.App(root, configuration.get_config(list(argv)), recorder, verifier, devices))
+        apps.append(gui.App(root, configuration.get_config(list(argv)), microphone, verifier, devices))
         if ready:
             wait(apps[-1], settled(apps[-1]))
         root.update()
@@ -195,9 +203,9 @@ def message(app):
     return app.message["text"]
 
 
-def board(app):
-    """Return the texts on the board, in the order in which they were drawn."""
-    canvas = app.probe.board.canvas
+def board(app, drawing=None):
+    """Return the texts on the board, or another drawing, in the order in which they were drawn."""
+    canvas = (drawing or app.probe.board).canvas
     return [canvas.itemcget(item, "text") for item in canvas.find_all() if canvas.type(item) == "text"]
 
 
@@ -274,7 +282,7 @@ def test_verdict_in_words_and_colour_follows_speaker_and_threshold(ana_and_bo):
 def test_the_line_moves_with_the_trial_until_the_slider_is_moved(ana_and_bo):
     """Ana's trial asks for 0.95, Bo's for 0.2; by hand, 0.7 and the like hold for all."""
     app, heard = ana_and_bo, service.Heard([("Ana", 0.9), ("Bo", 0.3)], 3.2, "", {"Ana": 0.95, "Bo": 0.2},
-                                           ["outside of what was measured: noise"])
+                                           ["outside of what was measured: noise"], [])
     app.verifier.verify = lambda sound: heard
     choose(app, "Ana")
     press(app, app.probe.record_button)
@@ -331,7 +339,9 @@ def test_without_model_or_threshold_it_says_what_to_do(open_window):
     assert "there is no model; train one" in app.probe.detail["text"]
     assert board(app) == []
     assert app.probe.record_button.instate(["disabled"])
-    app = open_window(FakeModel("Ana", threshold=False))
+    model = FakeModel("Ana", threshold=False)
+    model.verify = lambda sound: service.Heard([("Ana", 0.9)], 3.2, "", {"Ana": 0.0}, [], [])
+    app = open_window(model)
     choose(app, "Ana")
     press(app, app.probe.record_button)
     assert card(app) == ("Score 0.90", gui.MUTED)
@@ -395,7 +405,7 @@ def test_level_countdown_and_escape(open_window):
     app.probe.record_button.event_generate("<Return>")            # Enter presses the button that has the focus
     wait(app, lambda: card(app)[0].startswith("Speak now"))
     assert card(app)[0] == "Speak now: 5 s"                 # 4.5 s of 10 are left
-    assert "good" in board(app)
+    assert "good" in board(app, app.meter)
     assert app.probe.record_button.instate(["disabled"])
     assert app.root.focus_get() is app.probe.cancel_button
     app.probe.cancel_button.event_generate("<Escape>")
@@ -424,7 +434,10 @@ def test_without_a_microphone_files_still_do(open_window, monkeypatch):
     def fail(*_, **__):
         raise InputError("there is no microphone: plug one in")
 
-    app = open_window(FakeModel("Ana"), fail, fail)
+    def no_blocks(*_, **__):
+        yield from fail()
+
+    app = open_window(FakeModel("Ana"), no_blocks, fail)
     assert app.settings.device.get() == "No microphone"
     assert message(app) == "there is no microphone: plug one in"
     choose(app, "Ana")
@@ -440,13 +453,15 @@ def test_without_a_microphone_files_still_do(open_window, monkeypatch):
 
 
 def test_device_and_length_reach_the_recorder(open_window):
-    heard = []
+    heard, model = [], FakeModel("Ana")
 
-    def recorder(seconds, sr, device, *_):
-        heard.append((seconds, sr, device))
-        return WAVE
+    def microphone(sr, device, cancelled):
+        heard.append((sr, device))
+        return quick(sr)
 
-    app = open_window(FakeModel("Ana"), recorder, argv=["--seconds", "7", "--device", "usb"])
+    judge = model.verify
+    model.verify = lambda sound: heard.append(len(sound) / 8000) or judge(sound)
+    app = open_window(model, microphone, argv=["--seconds", "7", "--device", "usb"])
     assert app.settings.device["values"] == ("System default", "0: Built-in Audio", "3: USB microphone")
     choose(app, "Ana")
     app.tabs.select(1)
@@ -457,7 +472,7 @@ def test_device_and_length_reach_the_recorder(open_window):
     press(app, app.probe.record_button)
     app.settings.device.current(0)
     press(app, app.probe.record_button)
-    assert heard == [(7.0, 8000, "usb"), (2.5, 8000, 3), (2.5, 8000, None)]
+    assert heard == [(8000, "usb"), 7.0, (8000, 3), 2.5, (8000, None), 2.5]
     app.settings.seconds.set("-1")
     press(app, app.probe.record_button)
     assert message(app) == "recording length is '-1': it must be from 1 to 3600 s"
@@ -467,7 +482,7 @@ def test_it_records_at_the_rate_of_the_model(open_window):
     rates, model = [], FakeModel("Ana")
     load = model.load
     model.load = lambda: dataclasses.replace(load(), sr=16000)
-    app = open_window(model, lambda seconds, sr, *_: rates.append(sr) or WAVE)
+    app = open_window(model, lambda sr, *_: rates.append(sr) or quick(sr))
     choose(app, "Ana")
     press(app, app.probe.record_button)
     assert rates == [16000]
@@ -542,8 +557,8 @@ def test_tab_visits_everything_in_reading_order(ana_and_bo):
     speakers, probe = app.speakers, app.probe
     assert visited == [app.settings.device, app.settings.seconds, speakers.list, speakers.new_button,
                        speakers.forget_button, speakers.entry, speakers.enroll_button, speakers.enroll_file_button,
-                       app.tabs, probe.claim_button, probe.claim_button.tk_focusNext(), probe.record_button,
-                       probe.open_button, app.threshold.slider, app.threshold.reset_button]
+                       app.tabs, probe.claim_button, probe.claim_button.tk_focusNext(), probe.sure_button,
+                       probe.record_button, probe.open_button, app.threshold.slider, app.threshold.reset_button]
 
 
 def leaves(widget):
@@ -557,13 +572,15 @@ def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
     app = open_window(FakeModel("Ana", "Bo"), scaling=factor * USUAL)
     root = app.root
     choose(app, "Ana")
-    for name in ("asked", "verdict", "who", "error", "comparison"):
+    for number, name in enumerate(("Ana", "somebody else", "", "a name of very many letters")):
+        app.conversation.show(-20.0, 8.0 * (number + 1), listening.Moment(8.0 * (number + 1), name, 1.5, "Ana"))
+    for name in ("asked", "verdict", "who", "error", "comparison", "now"):
         if name == "verdict":
             press(app, app.probe.record_button)
         app.probe.question.set("who" if name == "who" else "claim")
         app.update()
         app.show_message("a fault that takes many words to tell, " * 5 if name == "error" else "", gui.BAD)
-        app.tabs.select(int(name == "comparison"))
+        app.tabs.select({"comparison": 1, "now": 2}.get(name, 0))
         root.update()
         wait(app, settled(app))
         width, height = root.winfo_width(), root.winfo_height()
@@ -571,7 +588,7 @@ def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
         assert abs(height - 640 * factor) <= 2 * factor
         assert len(leaves(root)) > 15
         for leaf in leaves(root):
-            if leaf.winfo_class() in ("TLabel", "TButton", "TRadiobutton"):
+            if leaf.winfo_class() in ("TLabel", "TButton", "TRadiobutton", "TCheckbutton"):
                 assert leaf.winfo_width() >= leaf.winfo_reqwidth(), leaf["text"]
                 assert leaf.winfo_height() >= leaf.winfo_reqheight(), leaf["text"]
             assert leaf.winfo_rootx() + leaf.winfo_width() <= root.winfo_rootx() + width
@@ -629,7 +646,7 @@ def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monke
     microphone.play(wave, sr)
     sounddevice._terminate()        # another test may have listed the microphones before this one was there
     sounddevice._initialize()
-    app = open_window(engine, record.record, record.devices, argv=["--seconds", "3"])
+    app = open_window(engine, record.blocks, record.devices, argv=["--seconds", "3"])
     app.speakers.name.set("Ana")
     press(app, app.speakers.enroll_button)
     assert message(app) == "A recording of Ana is enrolled."

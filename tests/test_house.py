@@ -12,9 +12,9 @@ import configuration
 ROOT = pathlib.Path(configuration.__file__).parent
 # From the top downwards: a room imports only rooms that stand below it, and of these only what it needs.
 HOUSE = {
-    "gui": "board service record embedding features audio configuration common",
+    "gui": "board service record listening embedding features audio configuration common",
     "board": "service listening",
-    "service": "record verification embedding features measures audio common",
+    "service": "record listening verification embedding measures audio common",
     "record": "listening verification embedding features audio configuration common",
     "test": "report embedding protocol utils data_preprocess features measures audio configuration common",
     "report": "measures common",

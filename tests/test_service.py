@@ -1,4 +1,5 @@
 """The process that listens for the window."""
+import json
 import multiprocessing
 import os
 import re
@@ -11,9 +12,12 @@ import pytest
 import soundfile
 from matplotlib.figure import Figure
 
+import audio
 import configuration
+import listening
 import record
 import service
+import verification
 from common import InputError
 
 
@@ -97,12 +101,13 @@ def listener(trained, tmp_path, monkeypatch):
 def test_an_enrolment_is_embedded_again_only_where_it_changed(listener, voice, monkeypatch):
     listener.enroll("Ana", str(voice / "00.wav"))
     listener.enroll("Bo", str(voice / "01.wav"))
-    embedded, voices = [], listener.verifier.voices
-    monkeypatch.setattr(listener.verifier, "voices", lambda path, name: embedded.append(name) or voices(path, name))
+    embedded, verifier = [], listener.verifier
+    embed = verifier.embed_files
+    monkeypatch.setattr(verifier, "embed_files", lambda name, files: embedded.append(name) or embed(name, files))
     for _ in range(2):
-        assert [heard.name for heard in listener.voices()] == ["Ana", "Bo"]
+        assert [heard.name for heard in listener.enrolments.voices()] == ["Ana", "Bo"]
     listener.enroll("Bo", str(voice / "02.wav"))
-    assert [len(heard.files) for heard in listener.voices()] == [1, 2]
+    assert [len(heard.files) for heard in listener.enrolments.voices()] == [1, 2]
     assert embedded == ["Ana", "Bo", "Bo"]
 
 
@@ -171,3 +176,110 @@ def test_a_recording_is_most_like_itself(listener, voice):
     cosines = figure.axes[0].images[0].get_array()
     assert cosines.shape == (3, 3)
     np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
+
+
+# ---- while somebody speaks --------------------------------------------------------------------------------------
+
+def fed(listener, wave, size=400):
+    """Feed samples in blocks; return what was found and what was said."""
+    answers = [listener.hear(wave[start:start + size]) for start in range(0, len(wave), size)]
+    return [found for found, _ in answers if found], [note for _, notes in answers for note in notes]
+
+
+@pytest.fixture
+def three(knowing, corpus, tmp_path, monkeypatch):
+    """A Service of a model whose ratios are known, at which three voices are enrolled, and speech of the second."""
+    stored = json.loads((knowing / "thresholds.json").read_text())
+    for point in stored["points"].values():
+        point |= {"far_all": 0.01, "frr_all": 0.5}              # bounds -0.68 and 3.91
+    (knowing / "thresholds.json").write_text(json.dumps(stored))
+    monkeypatch.chdir(tmp_path)
+    listener = service.Service(configuration.get_config(["--model_path", str(knowing)]))
+    listener.load()
+    for number in (8, 9, 10):
+        listener.enroll(f"voice{number:02}", str(corpus / "test" / f"voice{number:02}" / "00.wav"))
+    wave = [audio.load_audio(corpus / "test" / "voice09" / f"{take:02}.wav", 8000) for take in (1, 2, 3)]
+    return listener, np.concatenate(wave)
+
+
+def test_what_is_heard_so_far_is_a_listeners_verdict(three):
+    listener, wave = three
+    listener.listen(False)
+    found, notes = fed(listener, wave)
+    found = [heard for heard in found if heard.scores]
+    assert (len(found) > 5, notes) == (True, [])
+    plain = verification.Listener(listener.verifier, listener.enrolments.voices())
+    verdicts = [plain.feed(wave[start:start + 400]) for start in range(0, len(wave), 400)]
+    assert [heard.scores for heard in found] == [verdict.scores for verdict in verdicts if verdict and verdict.scores]
+    for heard in found:                                         # by hand: 10 s - 5 - 2 ln(seconds / 4)
+        ratios = {name: 10 * score - 5 - 2 * np.log(heard.seconds / 4) for name, score in heard.scores}
+        assert {name for name, ratio in ratios.items() if not -0.6831 < ratio < 3.912} == set(heard.sure) - {None}
+        first, second = sorted(ratios.values())[:-3:-1]
+        assert (None in heard.sure) == (first <= -0.6831 or (first >= 3.912 and first - second >= 2))
+        assert heard.thresholds.keys() == ratios.keys()
+    assert {type(value).__module__ for heard in found for value in vars(heard).values()} == {"builtins"}
+
+
+def test_who_speaks_now_is_told_as_in_a_terminal_at_the_threshold_set_by_hand(three):
+    listener, wave = three
+    listener.listen(True)
+    conversation = listening.Conversation(listener.verifier, listener.enrolments.voices())
+    wanted = [moment for start in range(0, len(wave), 400) if (moment := conversation.feed(wave[start:start + 400]))]
+    assert len(wanted) > 10
+    assert fed(listener, wave) == (wanted, [])
+    for threshold, names in ((-1, {"voice08", "voice09", "voice10"}), (1, {listening.SOMEBODY})):
+        listener.listen(True, threshold)
+        found = {moment.name for moment in fed(listener, wave)[0]} - {""}
+        assert found
+        assert found <= names
+    assert listener.verifier.threshold.llr == 1.5               # the slider's is not the model's
+
+
+def test_what_spoils_listening_is_said_or_ends_it(three):
+    listener, wave = three
+    listener.listen(False)
+    assert fed(listener, wave[:12000])[1] == []
+    listener.forget("voice08")
+    found, notes = fed(listener, wave[12000:24000])
+    assert notes == ["forgotten while it listens: voice08"]
+    assert {name for name, _ in found[-1].scores} == {"voice09", "voice10"}
+    for name in ("voice09", "voice10"):
+        listener.forget(name)
+    with pytest.raises(InputError) as fault:
+        fed(listener, wave[24000:33000])
+    assert fault.value.window == "Nobody is enrolled yet."
+    with pytest.raises(InputError):
+        listener.listen(True)
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_silence_ends_listening_within_five_seconds(three, lasting):
+    listener, wave = three
+    listener.listen(lasting)
+    with pytest.raises(InputError) as fault:
+        fed(listener, np.zeros(40000, np.float32))
+    assert not FLAG.search(fault.value.window)
+    assert listener.listener.heard == 32000
+    listener.listen(lasting)
+    loud = np.clip(30 * wave, -1, 1)
+    if lasting:
+        notes = fed(listener, loud)[1]
+        assert notes[0].startswith("the recording is clipped")
+    else:
+        with pytest.raises(InputError, match="the recording is clipped"):
+            fed(listener, loud)
+
+
+def test_the_length_that_suits_the_model_is_told(listener, monkeypatch):
+    assert listener.load().seconds == 10.0
+    listener.config.seconds = 3.0
+    assert listener.load().seconds == 3.0
+
+
+def test_a_speaker_typed_in_the_shell_is_not_the_only_one_in_the_window(trained, voice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listener = service.Service(configuration.get_config(["--model_path", str(trained), "--speaker", "Ana"]))
+    listener.load()
+    for name in ("Ana", "Bo"):
+        listener.enroll(name, str(voice / "00.wav"))
+    assert len(listener.verify(str(voice / "01.wav")).scores) == 2
