@@ -46,11 +46,15 @@ class Conversation(verification.Listener):
     """Who speaks now: the last 2 s of speech against all enrolled speakers; `feed` returns Moments.
 
     The last second overrules them where it is accepted as an enrolled speaker's, or is more likely nobody's than the
-    nearest one's: where speakers take turns, the 2 s are of both for a while. InputError if --min_speech asks for more.
+    nearest one's: where speakers take turns, the 2 s are of both for a while. InputError if --min_speech asks for more,
+    or the model is text-dependent.
     """
 
     def __init__(self, verifier, voices, rate=None):
         super().__init__(verifier, voices, rate)
+        if verifier.config.tdsv:
+            problem = f"{verifier.config.model_path} is text-dependent, and people who talk say other words"
+            raise InputError(f"--live is True: {problem}; take a text-independent model, or --verify True", problem)
         if verifier.config.min_speech > WINDOW_SECONDS:
             problem = f"who speaks now is told from the last {WINDOW_SECONDS:g} s of speech"
             raise InputError(f"--min_speech is {verifier.config.min_speech:g}: {problem}",

@@ -18,6 +18,7 @@ import features
 import model
 import protocol
 import record
+import service
 import test as evaluate
 import utils
 from common import InputError
@@ -274,3 +275,23 @@ def test_enrol_and_verify_by_phrase(phrases, trained_on_takes, tmp_path, monkeyp
     code = model.main([*argv, "--verify", "True", "--enroll_path", str(phrases / "test" / "voice06"),
                        "--verify_path", str(phrases / "test" / "voice06" / "text0_03.wav"), "--threshold", "-1"])
     assert code == 0
+
+
+def test_who_speaks_now_is_told_of_any_words_alone(phrases, trained_on_takes, tmp_path, monkeypatch, fails):
+    monkeypatch.chdir(tmp_path)
+    argv = ["--model_path", trained_on_takes, "--input", phrases / "test" / "voice06" / "text0_00.wav"]
+    assert record.main([*map(str, argv), "--speaker", "anna"]) == 0
+    assert "is text-dependent, and people who talk say other words" in fails(record.main, *argv, "--live", "True")
+    assert record.main([*map(str, argv), "--live", "True", "--verify", "True", "--threshold", "-1"]) == 0
+
+
+def test_the_window_works_by_phrase(phrases, trained_on_takes, tmp_path):
+    window = service.Service(configuration.get_config(
+        ["--model_path", str(trained_on_takes), "--enroll_path", str(tmp_path / "enroll"), "--verify_path",
+         str(tmp_path / "verify")]))
+    assert window.load().seconds == 3.0                     # a phrase is short
+    takes = [str(phrases / "test" / "voice06" / f"text0_0{take}.wav") for take in range(3)]
+    assert [window.enroll("anna", take) for take in takes[:2]] == ["anna"] * 2
+    heard = window.verify(takes[2])
+    assert (heard.problem, [name for name, _ in heard.scores]) == ("", ["anna"])
+    assert window.draw("spectrum", 200, 100, 72)[:4] == b"\x89PNG"
