@@ -176,11 +176,12 @@ import configuration, embedding, encoder, features, model       # and no operati
 
 folder, data = sys.argv[1:]
 config = configuration.get_config(["--train", "--model_path", folder, "--train_path", data, "--hidden", "8", "--proj",
-                                   "4", "--num_layer", "1", "--iteration", "1000000000"])
+                                   "4", "--num_layer", "1", "--iteration", "1000000000", "--speaker_number", "3"])
+speakers = features.load_features(data)[0]
 
 def save_again_and_again():
     config.restore = bool(embedding.checkpoint_numbers(folder))
-    trainer = model.Trainer(config, encoder.build_encoder(config), [], [])
+    trainer = model.Trainer(config, encoder.build_encoder(config), speakers, [])
     while True:
         number = trainer.iteration + 1
         trainer.optimizer.iterations.assign(number)
@@ -188,7 +189,7 @@ def save_again_and_again():
         trainer.save()
 
 def check():
-    trainer = model.Trainer(config, encoder.build_encoder(config), [], [])
+    trainer = model.Trainer(config, encoder.build_encoder(config), speakers, [])
     encoder.restore_checkpoint(trainer.checkpoint, embedding.checkpoint_path(folder, trainer.numbers()[-1]))
     assert float(trainer.encoder.w) == trainer.iteration == trainer.numbers()[-1] > int(sys.argv[3])
 
