@@ -509,8 +509,8 @@ def work(config):
     totals = {part: numbers for part, (numbers, _) in results.items()}
     print(totals_table(totals))
     if not sum(numbers["segments"] for numbers in totals.values()):
-        said = f" and says --tdsv_text {config.tdsv_text}" if config.tdsv_text not in (None, "all") else ""
-        raise InputError(f"--raw_path is {config.raw_path}: no recording of a speaker's folder there can be used{said}")
+        said = f" that says --tdsv_text {config.tdsv_text}" if config.tdsv_text not in (None, "all") else ""
+        raise InputError(f"--raw_path is {config.raw_path}: no recording of a speaker's folder there{said} can be used")
     return 0
 
 
