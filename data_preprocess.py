@@ -258,14 +258,14 @@ def speaker_files(source, config):
     return said, others + collections.Counter({"another text": len(files) - len(said)})
 
 
-def text_of(name, file, config):
+def recorded_text(name, file, config):
     """Return the text that a speaker's recording says, "" where all say one."""
     return features.text_of(file, name) if config.tdsv_text == "all" else config.tdsv_text or ""
 
 
 def has_lone_take(name, files, config):
     """Tell whether a speaker says some text once: then noised copies are its utterances."""
-    return 1 in collections.Counter(text_of(name, file, config) for file in files).values()
+    return 1 in collections.Counter(recorded_text(name, file, config) for file in files).values()
 
 
 def copy_slots(number):
@@ -279,7 +279,7 @@ def read_originals(name, source, files, stamps, config):
     for file, stamp in zip(files, stamps, strict=True):
         cuts, entry = audio.read_utterance(source / file, config)
         utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp,
-                           "text": text_of(name, file, config)})
+                           "text": recorded_text(name, file, config)})
         if len(cuts):
             parts.append(cuts)
     return parts, {"utterances": utterances}
@@ -455,7 +455,7 @@ def cache(config, sources, voices):
     key = [str(raw_path), feature_settings(config)]
     if voices or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
-        noises = find_noises(config)
+        noises = noises_to_mix(config)
     if voices:
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
@@ -468,7 +468,7 @@ def cache(config, sources, voices):
 
 # ---- noise -------------------------------------------------------------------------------------------------------
 
-def find_noises(config):
+def noises_to_mix(config):
     """Return the files of noise that copies mix in: of --noise_raw_path, and in text-dependent mode of --noise_path.
 
     With --clean_path and --noisy_path, that is made first.
@@ -499,7 +499,7 @@ def work(config):
         raise InputError(f"speaker {min(both)} is in train and test: a test needs speakers of its own; rename one")
     if config.copies or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
-    around = conditions.Surroundings(tuple(map(str, parts["train"].values())), find_noises(config))
+    around = conditions.Surroundings(tuple(map(str, parts["train"].values())), noises_to_mix(config))
     copies = {"train": Copies(copy_slots(config.copies), around), "test": Copies((), around)}
     results = {part: preprocess(sources, folders[part], config, copies[part])
                for part, sources in parts.items() if sources}

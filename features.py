@@ -104,7 +104,7 @@ class Speaker:
     @property
     def person(self):
         """The name of the person, whatever the text."""
-        return self.name.partition("/")[0]
+        return person_of(self.name)
 
     @functools.cached_property
     def voiced(self):
@@ -248,6 +248,11 @@ def speakers_without_speech(folder):
     """Return the names of the speakers of a feature folder none of whose files holds speech."""
     paths = [path for path in sorted(pathlib.Path(folder).glob("*.json")) if path.name != "manifest.json"]
     return [path.stem for path in paths if not path.with_suffix(".npy").exists()]
+
+
+def person_of(name):
+    """Return the name of the person in that of a speaker, which may have a text behind it."""
+    return name.partition("/")[0]
 
 
 def people(speakers):

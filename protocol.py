@@ -118,7 +118,7 @@ class Evaluation:
         """Return trials, a mask (P, S), as Scored: without it all that count."""
         n_probes, n_speakers = self.scores.shape
         people = {name: number for number, name in enumerate(self.people)}
-        numbers = {name: people[name.partition("/")[0]] for name in self.speakers}
+        numbers = {name: people[features.person_of(name)] for name in self.speakers}
         names = np.repeat([f"{owner}/{file}" for owner, file in self.probes], n_speakers)
         owners = np.repeat([numbers[owner] for owner, _ in self.probes], n_speakers)
         vectors = {}
@@ -135,12 +135,12 @@ class Evaluation:
     @property
     def people(self):
         """The names of the persons among the speakers, who may say several texts."""
-        return list(dict.fromkeys(name.partition("/")[0] for name in self.speakers))
+        return list(dict.fromkeys(features.person_of(name) for name in self.speakers))
 
     def other_texts(self):
         """Return as Scored the trials of the right speaker, who says the right text or another; None of one text."""
-        enrolled = np.array([name.partition("/")[0] for name in self.speakers])
-        owners = np.array([owner.partition("/")[0] for owner, _ in self.probes])
+        enrolled = np.array([features.person_of(name) for name in self.speakers])
+        owners = np.array([features.person_of(owner) for owner, _ in self.probes])
         own = owners[:, np.newaxis] == enrolled
         return self.scored(own) if (own & ~self.labels).any() else None
 

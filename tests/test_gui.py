@@ -640,12 +640,7 @@ def test_a_narrow_file_is_noted(ana_and_bo, tmp_path, monkeypatch):
 
 def test_the_real_thing(open_window, engine, microphone, corpus, tmp_path, monkeypatch):
     """A trained model, PortAudio and a microphone that plays a synthetic voice: enrol, verify, a file, close."""
-    import sounddevice
-    wave, sr = soundfile.read(corpus / "test" / "voice08" / "00.wav", dtype="int16")
-    microphone.start(sr)
-    microphone.play(wave, sr)
-    sounddevice._terminate()        # another test may have listed the microphones before this one was there
-    sounddevice._initialize()
+    microphone.speak(corpus / "test" / "voice08" / "00.wav")
     app = open_window(engine, record.blocks, record.devices, argv=["--seconds", "3"])
     app.speakers.name.set("Ana")
     press(app, app.speakers.enroll_button)

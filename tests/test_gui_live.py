@@ -352,15 +352,10 @@ def test_pictures_wait_until_it_listens_no_more(talk):
 @pytest.fixture
 def hearing(open_window, engine, microphone, corpus):
     """A window with a model's process in which Ana and Bo are enrolled, and a microphone at which Ana speaks."""
-    import sounddevice
     engine("load")
     for name, folder in (("Ana", "voice08"), ("Bo", "voice09")):
         engine("enroll", name, str(corpus / "test" / folder / "00.wav"))
-    wave, sr = soundfile.read(corpus / "test" / "voice08" / "03.wav", dtype="int16")
-    microphone.start(sr)
-    microphone.play(wave, sr)
-    sounddevice._terminate()        # another test may have listed the microphones before this one was there
-    sounddevice._initialize()
+    microphone.speak(corpus / "test" / "voice08" / "03.wav")
     app = open_window(engine, record.blocks, record.devices, argv=["--seconds", "4"])
     choose(app, "Ana")
     return app

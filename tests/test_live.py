@@ -157,18 +157,14 @@ def test_every_ratio_is_that_of_its_score(verifier, voices, corpus):
 # ---- record.py --verify True --live True ------------------------------------------------------------------------
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, knowing, corpus):
+def here(tmp_path, monkeypatch, deciding, corpus):
     """A current folder in which three voices are enrolled, and the model knows when it is sure."""
-    stored = json.loads((knowing / "thresholds.json").read_text())
-    for point in stored["points"].values():
-        point |= {"far_all": 0.01, "frr_all": 0.5}              # bounds -0.68 and 3.91
-    (knowing / "thresholds.json").write_text(json.dumps(stored))
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
     for number in (8, 9, 10):
         for take in (0, 1):
-            assert record.main(["--model_path", str(knowing), "--speaker", f"voice{number:02}", "--input",
+            assert record.main(["--model_path", str(deciding), "--speaker", f"voice{number:02}", "--input",
                                 str(corpus / "test" / f"voice{number:02}" / f"{take:02}.wav")]) == 0
     return folder
 
