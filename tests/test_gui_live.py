@@ -343,8 +343,9 @@ def test_pictures_wait_until_it_listens_no_more(talk):
     talk.tabs.select(1)
     talk.root.update()
     assert not talk.pictures.drawing
-    talk.probe.cancel_button.event_generate("<Escape>")
-    wait(talk, lambda: talk.verifier.calls.count("draw") == 2)
+    assert not talk.pictures.images
+    talk.conversation.stop_button.invoke()
+    wait(talk, lambda: set(talk.pictures.images) == {"likeness", "map"})
 
 
 # ---- the real thing ---------------------------------------------------------------------------------------------

@@ -119,22 +119,26 @@ def test_silence_and_steady_noise_are_no_speech(verifier, voices):
 # ---- when it is sure --------------------------------------------------------------------------------------------
 
 def test_the_bounds_are_walds():
-    """By hand: ln(0.5 / 0.01) = 3.912, ln(0.5 / 0.99) = -0.683; never on the threshold's other side."""
+    """By hand: ln(0.1 / 0.98) = -2.282, ln(0.5 / 0.01) = 3.912, 0.3 nearer; never on the threshold's other side."""
     threshold = verification.Threshold(0.5, 0.02, 0.1, "by hand", 1.5, far_all=0.01, frr_all=0.5)
-    assert threshold.bounds == pytest.approx((-0.68310, 3.91202), abs=1e-5)
-    assert replace(threshold, llr=4.5).bounds == pytest.approx((-0.68310, 4.5), abs=1e-5)
-    assert replace(threshold, llr=-1.0).bounds == pytest.approx((-1.0, 3.91202), abs=1e-5)
-    for unknown in ({"llr": None}, {"far_all": None}, {"far_all": 0.0}, {"frr_all": 0.0}):
+    assert threshold.bounds == pytest.approx((-1.98238, 3.61202), abs=1e-5)
+    assert replace(threshold, llr=4.5).bounds == pytest.approx((-1.98238, 4.5), abs=1e-5)
+    assert replace(threshold, llr=-2.0).bounds == pytest.approx((-2.0, 3.61202), abs=1e-5)
+    for unknown in ({"llr": None}, {"far_all": None, "frr_all": None}):
         assert replace(threshold, **unknown).bounds == (-math.inf, math.inf)
+    for extreme in ({"far": 1.0}, {"frr": 0.0}, {"far": 1.0, "frr": 0.0}):
+        assert replace(threshold, **extreme).bounds == pytest.approx((-math.inf, 3.61202), abs=1e-5)
+    for extreme in ({"far_all": 0.0}, {"frr_all": 1.0}, {"far_all": 0.0, "frr_all": 1.0}):
+        assert replace(threshold, **extreme).bounds == pytest.approx((-1.98238, math.inf), abs=1e-5)
 
 
 THRESHOLD = verification.Threshold(0.65, 0.02, 0.1, "by hand", 1.5, far_all=0.01, frr_all=0.5)
 
 
 @pytest.mark.parametrize(("ratios", "more", "sure"), [
-    ({"anna": 3.92}, {}, True), ({"anna": 3.9}, {}, False), ({"anna": -0.68}, {}, False), ({"anna": -0.69}, {}, True),
+    ({"anna": 3.62}, {}, True), ({"anna": 3.6}, {}, False), ({"anna": -1.98}, {}, False), ({"anna": -1.99}, {}, True),
     ({"anna": 5.0, "ben": 2.9}, {}, True), ({"anna": 5.0, "ben": 3.1}, {}, False),      # the lead is 2.1, 1.9
-    ({"anna": -0.7, "ben": -0.8}, {}, True), ({"anna": -0.6, "ben": -9.0}, {}, False),
+    ({"anna": -2.0, "ben": -2.1}, {}, True), ({"anna": -1.9, "ben": -9.0}, {}, False),
     ({"anna": 9.0}, {"notes": ["outside of what was measured"]}, False),
     ({"anna": 9.0}, {"threshold": replace(THRESHOLD, llr=None)}, False)])
 def test_it_is_sure_beyond_the_bounds_and_well_ahead_of_the_next(ratios, more, sure):
@@ -183,9 +187,9 @@ def sure_of(monkeypatch, scale, offset):
 
 
 def test_it_ends_when_it_is_sure(here, knowing, probe, capfd, monkeypatch):
-    """A ratio of 5 and no rival: the first look with a second of speech is the last; of -1 likewise."""
+    """A ratio of 5 and no rival: the first look with a second of speech is the last; of -2 likewise."""
     for offset, speaker, words, code in ((5.0, ["--speaker", "voice09"], "Same person", 0),
-                                         (-1.0, [], "Different person", 1)):
+                                         (-2.0, [], "Different person", 1)):
         sure_of(monkeypatch, 1e-6, offset)
         capfd.readouterr()
         assert record.main(["--verify", "--live", "--model_path", str(knowing), "--input", str(probe), *speaker,
@@ -459,7 +463,7 @@ def test_a_verdict_through_the_microphone_ends_early(microphone, here, knowing, 
     """The bounds lie where every ratio is beyond one of them."""
     stored = json.loads((knowing / "thresholds.json").read_text())
     for point in stored["points"].values():
-        point |= {"llr": 0.0, "far_all": 0.5, "frr_all": 0.5}
+        point |= {"llr": 0.0, "far": 0.5, "frr": 0.5, "far_all": 0.5, "frr_all": 0.5}
     (knowing / "thresholds.json").write_text(json.dumps(stored))
     process = listen_to(microphone, knowing, corpus, "--verify", "--speaker", "voice08", "--seconds", "60")
     printed, errors = process.communicate(timeout=30)
