@@ -1,8 +1,8 @@
-"""The pictures in docs/: the window with a verdict, and the top of a report; both of the pretrained model.
+"""The pictures in docs/: the window with a verdict and while people talk, and the top of a report.
 
     python tests/pictures.py ../shared/corpus/test
 
-The folder has a folder of recordings per speaker. Needs Xvfb and Chromium.
+The folder has a folder of recordings per speaker, whom the pretrained model hears. Needs Xvfb and Chromium.
 """
 import os
 import pathlib
@@ -30,58 +30,95 @@ import test
 
 NAMES = ("Anna", "Ben", "Clara", "David", "Eva")
 TAKES = 5                    # recordings that each of them enrols
+TURNS = (0, 2, 5, 1, 0)      # who talks, of the folder's speakers: the sixth is a stranger
+TURN_TAKES = 2               # recordings of a turn
 
 
-def settle(app):
-    """Let the window live until nothing is left to do."""
+def wait(app, until):
+    """Let the window live until something holds."""
     deadline = time.monotonic() + 60
-    while app.busy or app.pictures.drawing or not app.worker.jobs.empty() or not app.worker.results.empty():
+    while not until():
         if time.monotonic() > deadline:
             sys.exit(f"the window does not come to rest: {app.message['text']}")
         app.root.update()
         time.sleep(0.01)
 
 
+def settle(app):
+    """Let the window live until nothing is left to do."""
+    wait(app, lambda: not app.busy and not app.pictures.drawing and app.worker.jobs.empty()
+         and app.worker.results.empty())
+
+
+def heard_by(wave):
+    """Return a microphone that hears samples (S,), faster than they were spoken, until it is stopped."""
+    def microphone(sr, device=None, cancelled=None, lost=""):
+        for block in np.split(wave, range(sr // 20, len(wave), sr // 20)):
+            if not cancelled():
+                yield block
+                time.sleep(0.02)            # the window keeps up
+
+    return microphone
+
+
+def enrol_and_join(config, speakers):
+    """Enrol the first five speakers; return samples (S,) of the TURNS, and a recording of the third one."""
+    files = [[speaker / file for file in audio.audio_files(speaker)[0]] for speaker in speakers]
+    for name, own in zip(NAMES, files, strict=False):
+        for file in own[:TAKES]:
+            record.enroll(config, name, audio.load_audio(file, config.sr))
+    turns = [files[who][TAKES:TAKES + TURN_TAKES] for who in TURNS]
+    return np.concatenate([audio.load_audio(file, config.sr) for turn in turns for file in turn]), files[2][TAKES + 1]
+
+
 def photograph_window(raw_path, folder):
-    """Enrol five speakers of raw_path, ask who speaks, and return the window's picture (H, W, 3)."""
+    """Enrol speakers of raw_path, ask who speaks, let them talk; return both pictures of the window (H, W, 3)."""
     config = configuration.get_config(["--model_path", str(ROOT / "pretrained"), "--enroll_path", f"{folder}/enroll",
                                        "--verify_path", f"{folder}/verify"])
     record.adopt_model(config)
-    speakers = sorted(path for path in raw_path.iterdir() if path.is_dir())[:len(NAMES)]
-    for name, speaker in zip(NAMES, speakers, strict=True):
-        for file in audio.audio_files(speaker)[0][:TAKES]:
-            record.enroll(config, name, audio.load_audio(speaker / file, config.sr))
+    talk, probe = enrol_and_join(config, sorted(path for path in raw_path.iterdir() if path.is_dir()))
     server, display = start_screen(folder)
     engine = service.Engine(config)
     try:
         root = tkinter.Tk(screenName=display)
         root.tk.call("tk", "scaling", 96 / 72)
-        app = gui.App(root, config, record.blocks, engine, lambda rescan=False: [
+        app = gui.App(root, config, heard_by(talk), engine, lambda rescan=False: [
             record.Device(0, "Built-in microphone", 48000.0, True)])
         root.update()
         settle(app)
         app.speakers.list.selection_set(NAMES[2])
         app.probe.question.set("who")
-        app.verify(str(speakers[2] / audio.audio_files(speakers[2])[0][TAKES + 1]))
+        app.verify(str(probe))
         settle(app)
-        root.update()
-        picture = photograph(types.SimpleNamespace(folder=folder), root.winfo_width(), root.winfo_height()).copy()
+        pictures = [photograph_app(app, folder)]
+        app.tabs.select(2)
+        app.conversation.listen_button.invoke()
+        wait(app, lambda: app.conversation.seconds > len(talk) / config.sr - 2)
+        pictures.append(photograph_app(app, folder))
+        app.cancelled.set()
+        settle(app)
         app.close()
     finally:
         engine.close()
         server.terminate()
         server.wait()
-    return picture
+    return pictures
+
+
+def photograph_app(app, folder):
+    """Return the window's picture (H, W, 3) on a screen that keeps its own in `folder`."""
+    app.root.update()
+    return photograph(types.SimpleNamespace(folder=folder), app.root.winfo_width(), app.root.winfo_height()).copy()
 
 
 def photograph_report(raw_path, folder):
-    """Evaluate the pretrained model on raw_path and return a picture (H, W, 4) of the top of the report."""
+    """Evaluate the pretrained model on raw_path and return the picture (H, W, 4) of the top of the report, alone."""
     if test.main(["--model_path", "pretrained", "--raw_path", str(raw_path), "--report_path", str(folder)]):
         sys.exit("there is no report")
     subprocess.run(["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=900,985",
                     f"--user-data-dir={folder}/chromium", f"--screenshot={folder}/page.png",
                     f"file://{folder}/report.html"], check=True, capture_output=True)
-    return matplotlib.image.imread(folder / "page.png")
+    return [matplotlib.image.imread(folder / "page.png")]
 
 
 def save(picture, path):
@@ -94,12 +131,13 @@ def save(picture, path):
 
 
 def main():
-    """Write docs/window.png and docs/report.png."""
+    """Write docs/window.png, docs/talk.png and docs/report.png."""
     raw_path = pathlib.Path(sys.argv[1]).resolve()
     os.chdir(ROOT)
-    for name, take in (("window", photograph_window), ("report", photograph_report)):
+    for names, take in ((("window", "talk"), photograph_window), (("report",), photograph_report)):
         with tempfile.TemporaryDirectory() as folder:
-            save(take(raw_path, pathlib.Path(folder)), ROOT / "docs" / f"{name}.png")
+            for name, picture in zip(names, take(raw_path, pathlib.Path(folder)), strict=True):
+                save(picture, ROOT / "docs" / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def test_an_error_is_one_line_and_exit_code_2(job, argv, words):
 
 def test_the_readmes_pictures_are_there_and_small():
     names = re.findall(r"!\[[^\]]+\]\((docs/[a-z]+\.png)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert names == ["docs/window.png", "docs/report.png"]
+    assert names == ["docs/window.png", "docs/report.png", "docs/talk.png"]
     assert all(1000 < (ROOT / name).stat().st_size < 100_000 for name in names)
 
 
