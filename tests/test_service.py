@@ -210,7 +210,7 @@ def test_what_is_heard_so_far_is_a_listeners_verdict(three):
         ratios = {name: 10 * score - 5 - 2 * np.log(heard.seconds / 4) for name, score in heard.scores}
         assert {name for name, ratio in ratios.items() if not -1.9824 < ratio < 3.6120} == set(heard.sure) - {None}
         first, second = sorted(ratios.values())[:-3:-1]
-        assert (None in heard.sure) == (first <= -0.6831 or (first >= 3.912 and first - second >= 2))
+        assert (None in heard.sure) == (first <= -1.9824 or (first >= 3.6120 and first - second >= 2))
         assert heard.thresholds.keys() == ratios.keys()
     assert {type(value).__module__ for heard in found for value in vars(heard).values()} == {"builtins"}
 
