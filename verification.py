@@ -29,10 +29,10 @@ BEYOND = (("probe_seconds", 1.0, "under 1 s of speech"), ("snr", 0.0, "noise lou
           ("bandwidth", 3000.0, "nothing above 3 kHz"))
 LEAD = 2.0                   # of the best speaker's ratio over the next one's that, in validation, nobody made up for
 LOOK_SECONDS = 0.4           # of further speech after which a Listener judges again
+GROWTH = 0.02                # or this share of the recording, if that is more: the longer, the more a judgement costs
 OVERSHOOT = 0.3              # by which looks let a ratio overstep a bound: 0.583 standard deviations of its growth
                              # between two of them (Siegmund 1979), 0.52 each on the model's validation speakers
 MOMENT_SECONDS = 0.2         # in which a program that replaces an enrolment is done with it
-GROWTH = 0.02                # or this share of the recording, if that is more: the longer, the more a judgement costs
 
 
 # ---- what is enrolled, what is a probe --------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import tkinter
 
 import matplotlib.image
 import numpy as np
-from test_gui import photograph, start_screen
+from test_gui import photograph, settled, start_screen, wait
 
 import audio
 import configuration
@@ -32,22 +32,7 @@ NAMES = ("Anna", "Ben", "Clara", "David", "Eva")
 TAKES = 5                    # recordings that each of them enrols
 TURNS = (0, 2, 5, 1, 0)      # who talks, of the folder's speakers: the sixth is a stranger
 TURN_TAKES = 2               # recordings of a turn
-
-
-def wait(app, until):
-    """Let the window live until something holds."""
-    deadline = time.monotonic() + 60
-    while not until():
-        if time.monotonic() > deadline:
-            sys.exit(f"the window does not come to rest: {app.message['text']}")
-        app.root.update()
-        time.sleep(0.01)
-
-
-def settle(app):
-    """Let the window live until nothing is left to do."""
-    wait(app, lambda: not app.busy and not app.pictures.drawing and app.worker.jobs.empty()
-         and app.worker.results.empty())
+PATIENCE_SECONDS = 60        # until the window comes to rest
 
 
 def heard_by(wave):
@@ -61,7 +46,7 @@ def heard_by(wave):
     return microphone
 
 
-def enrol_and_join(config, speakers):
+def enrol_and_talk(config, speakers):
     """Enrol the first five speakers; return samples (S,) of the TURNS, and a recording of the third one."""
     files = [[speaker / file for file in audio.audio_files(speaker)[0]] for speaker in speakers]
     for name, own in zip(NAMES, files, strict=False):
@@ -76,7 +61,7 @@ def photograph_window(raw_path, folder):
     config = configuration.get_config(["--model_path", str(ROOT / "pretrained"), "--enroll_path", f"{folder}/enroll",
                                        "--verify_path", f"{folder}/verify"])
     record.adopt_model(config)
-    talk, probe = enrol_and_join(config, sorted(path for path in raw_path.iterdir() if path.is_dir()))
+    talk, probe = enrol_and_talk(config, sorted(path for path in raw_path.iterdir() if path.is_dir()))
     server, display = start_screen(folder)
     engine = service.Engine(config)
     try:
@@ -85,18 +70,18 @@ def photograph_window(raw_path, folder):
         app = gui.App(root, config, heard_by(talk), engine, lambda rescan=False: [
             record.Device(0, "Built-in microphone", 48000.0, True)])
         root.update()
-        settle(app)
+        wait(app, settled(app), PATIENCE_SECONDS)
         app.speakers.list.selection_set(NAMES[2])
         app.probe.question.set("who")
         app.verify(str(probe))
-        settle(app)
+        wait(app, settled(app), PATIENCE_SECONDS)
         pictures = [photograph_app(app, folder)]
         app.tabs.select(2)
         app.conversation.listen_button.invoke()
-        wait(app, lambda: app.conversation.seconds > len(talk) / config.sr - 2)
+        wait(app, lambda: app.conversation.seconds > len(talk) / config.sr - 2, PATIENCE_SECONDS)
         pictures.append(photograph_app(app, folder))
         app.cancelled.set()
-        settle(app)
+        wait(app, settled(app), PATIENCE_SECONDS)
         app.close()
     finally:
         engine.close()
