@@ -32,7 +32,7 @@ demo-tdsv: .venv/done
 	$(BIN)/python test.py --test_path demo/tdsv/test --model_path demo/tdsv/model --report_path demo/tdsv/report
 
 test: lint .venv-listen/done
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_FLAGS)
 
 lint: .venv/tests
 	$(BIN)/ruff check .

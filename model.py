@@ -331,7 +331,7 @@ class Trainer:
         config, rng = self.config, np.random.default_rng([self.config.seed, k])
         batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
                                    crop=(config.crop_min, config.crop_max), pools=self.pools,
-                                   copy_share=config.copy_share, speed=config.speed,
+                                   copy_share=config.copy_share, speed=config.speed, one_speed=config.one_speed,
                                    centres=audio.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)

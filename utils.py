@@ -37,7 +37,7 @@ def channel_statistics(speakers, rng):
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
 
 
-def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed=0.0, centres=None):
+def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed=0.0, one_speed=False, centres=None):
     """Draw a training batch: n different speakers, m crops of each, all of one random length.
 
     Parameters
@@ -54,6 +54,8 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
         How often a crop is taken from a copy of its utterance under another condition, where there are copies.
     speed : float
         Half of the speakers are played up to this share faster or slower (`play_at_speed`): other voices; 0 for none.
+    one_speed : bool
+        Half of the batches are, and all speakers of one at the same speed, which then tells none of them apart.
     centres : np.ndarray, shape (F,)
         Centre frequencies of the mel channels in Hz, which speed needs.
 
@@ -64,8 +66,9 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
     drawn = draw_speakers(pools or speaker_pools(speakers, n, m), n, rng)
+    common = draw_speed(speed, rng) if one_speed else None
     for i, speaker in enumerate(speakers[number] for number in drawn):
-        factor = 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
+        factor = common or draw_speed(speed, rng)
         features, frames = speaker.load(), math.ceil(length * factor)
         for j, row in enumerate(draw_rows(speaker.voiced, m, rng, copy_share)):
             start = int(rng.integers(features.shape[2] - frames + 1))
@@ -103,6 +106,11 @@ def draw_speakers(pools, n, rng):
     number = int(rng.choice(len(pools), p=[chance for chance, *_ in pools])) if len(pools) > 1 else 0
     _, places, chances = pools[number]
     return places[rng.choice(len(places), n, replace=False, p=chances)]
+
+
+def draw_speed(speed, rng):
+    """Draw how fast a voice is played: in half of the cases 1, else up to this share more or less."""
+    return 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
 
 
 def play_at_speed(frames, speed, length, centres):
