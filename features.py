@@ -6,6 +6,8 @@ A folder holds `<speaker>.npy`, float32 (K, 40, frames), `<speaker>.json`, which
 import concurrent.futures
 import contextlib
 import functools
+import io
+import math
 import os
 import pathlib
 import re
@@ -13,6 +15,7 @@ import unicodedata
 import warnings
 from dataclasses import dataclass, replace
 from types import NoneType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,15 +25,16 @@ from audio import N_MELS
 from common import InputError, read_json, write_json, write_whole
 
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
+HEAD_BYTES = 128             # of a .npy that NumPy writes
 MANY_FILES = 2000            # so many that reading them ahead pays
 LARGEST = 1e9                # of the numbers in features: the encoder computes with them in float32
 RECORD_KINDS = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list,
                 "utterances": list}
-# Of an Utterance: the kinds of value that each field may have, and the least number.
-UTTERANCE_KINDS = (("file", (str,), None), ("first", (int,), 0), ("count", (int,), 0), ("seconds", (int, float), 0),
-                   ("speech_seconds", (int, float), 0), ("dropped", (str,), None), ("condition", (str,), None),
-                   ("text", (str,), None),
-                   ("snr", (int, float, NoneType), -1000), ("bandwidth", (int, float, NoneType), 0))
+# Of an Utterance: the kinds of value that each field may have, and the least of its numbers.
+UTTERANCE_KINDS = {"file": (str,), "first": (int,), "count": (int,), "seconds": (int, float),
+                   "speech_seconds": (int, float), "dropped": (str,), "snr": (int, float, NoneType),
+                   "bandwidth": (int, float, NoneType), "condition": (str,), "copies": (tuple,), "text": (str,)}
+LEAST = {"first": 0, "count": 0, "seconds": 0, "speech_seconds": 0, "snr": -1000, "bandwidth": 0}
 
 
 # ---- names ------------------------------------------------------------------------------------------------------
@@ -65,8 +69,7 @@ def size_and_time(path):
 
 # ---- one speaker ------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """One source file of a speaker: rows [first, first + count) of the features; a reason where it gave none.
 
     `copies` are the same under other conditions, Utterances without copies of their own.
@@ -133,6 +136,30 @@ def open_features(path, mmap_mode="r"):
     return features
 
 
+def features_shape(path):
+    """Return the shape of a feature file, as open_features finds it, by its head: many have the same one."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            shape = shape_of(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
+    except OSError:
+        shape = None
+    return shape or open_features(path).shape
+
+
+@functools.lru_cache(4096)
+def shape_of(head, size):
+    """Return the shape of features that begin with these bytes and have that size; None where it takes more to tell."""
+    file = io.BytesIO(head)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            np.lib.format.read_magic(file)
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    except Exception:               # see open_features
+        return None
+    fits = kind == np.float32 and len(shape) == 3 and shape[1] == N_MELS
+    return shape if fits and 0 < 4 * math.prod(shape) == size - file.tell() else None
+
+
 def is_usable(segments):
     """Tell whether all numbers of features are finite, and not so large that the encoder's would not be."""
     return bool(np.isfinite(segments).all() and (np.abs(segments) < LARGEST).all())
@@ -162,15 +189,25 @@ def parse_record(record):
 def parse_utterance(entry):
     """Return the Utterance of an entry of a description; KeyError, TypeError or ValueError where it is none."""
     file = entry["file"]
-    copies = tuple(parse_utterance({"file": file, **copy}) for copy in entry.get("copies", ()))
+    copies = tuple(parse_utterance({"file": file, **copy}) for copy in entry["copies"]) if "copies" in entry else ()
     utterance = Utterance(file, entry["first"], entry["count"], entry["seconds"], entry["speech_seconds"],
                           entry["dropped"], entry.get("snr"), entry.get("bandwidth"), entry.get("condition", ""),
                           copies, entry.get("text", ""))
-    for name, kinds, least in UTTERANCE_KINDS:
+    misfit = misfit_of(tuple(map(type, utterance)))
+    if misfit:
+        raise ValueError(f"{misfit} is {getattr(utterance, misfit)!r}")
+    for name, least in LEAST.items():
         value = getattr(utterance, name)
-        if type(value) not in kinds or (least is not None and value is not None and not least <= value < 2**53):
+        if value is not None and not least <= value < 2**53:
             raise ValueError(f"{name} is {value!r}")
     return utterance
+
+
+@functools.lru_cache
+def misfit_of(kinds):
+    """Return the name of the first field of an Utterance whose kind of value does not fit, None where all do."""
+    fields = zip(Utterance._fields, kinds, strict=True)
+    return next((name for name, kind in fields if kind not in UTTERANCE_KINDS[name]), None)
 
 
 def read_record(path):
@@ -180,7 +217,7 @@ def read_record(path):
 
 def read_speaker(path, described):
     """Return the Speaker of a .npy file and, where `described`, of the .json beside it."""
-    shape = open_features(path).shape
+    shape = features_shape(path)
     if not described:
         utterances = tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(shape[0]))
         return Speaker(path.stem, path, utterances, frames=shape[2])
@@ -294,9 +331,9 @@ def lone_takes(speakers):
     for speaker in speakers:
         if len(speaker.voiced) == 1 and speaker.voiced[0].copies:
             take, number = speaker.voiced[0], number + 1
-            copies = [replace(copy, file=f"{take.file} ({place}: {copy.condition})", text=take.text)
+            copies = [copy._replace(file=f"{take.file} ({place}: {copy.condition})", text=take.text)
                       for place, copy in enumerate(take.copies, 1)]
-            speaker = replace(speaker, utterances=(replace(take, copies=()), *copies))
+            speaker = replace(speaker, utterances=(take._replace(copies=()), *copies))
         found.append(speaker)
     return found, number
 

@@ -301,7 +301,7 @@ def shorten(embed_rows, owners, probes, seconds, config):
         total = 1 + round(utterance.speech_seconds * config.sr) // round(config.hop * config.sr)
         parts.append(cut_segments(frames_of(rows, total)[:round(seconds / config.hop)], rows.shape[2]))
         places.append(place)
-        utterances[place] = replace(utterance, speech_seconds=float(seconds))
+        utterances[place] = utterance._replace(speech_seconds=float(seconds))
     vectors = np.full_like(probes.vectors, np.nan)
     if parts:
         ends = np.cumsum([len(part) for part in parts])

@@ -137,6 +137,23 @@ def test_a_feature_file_that_is_gone_is_named(write_features):
         speaker.load()
 
 
+@pytest.mark.parametrize("write", [
+    lambda file, rows: np.save(file, rows, allow_pickle=False),
+    lambda file, rows: np.save(file, np.asfortranarray(rows), allow_pickle=False),
+    lambda file, rows: np.save(file, rows.astype(float), allow_pickle=False),
+    lambda file, rows: np.lib.format.write_array(file, rows, version=(2, 0)),
+    lambda file, rows: features.write_rows(file, [rows[:1], rows[1:]])])
+def test_the_head_of_a_feature_file_tells_its_shape(tmp_path, write):
+    path = tmp_path / "s0.npy"
+    with open(path, "wb") as file:
+        write(file, np.ones((3, 40, 180), np.float32))
+    assert features.features_shape(path) == features.open_features(path).shape == (3, 40, 180)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])
+    with pytest.raises(InputError, match=r"s0\.npy is not a feature file"):
+        features.features_shape(path)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 def test_private_features_are_private(tmp_path):
     features.write_features(tmp_path, {"speaker": "a", "utterances": []}, [np.zeros((1, 40, 180), np.float32)],
