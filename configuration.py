@@ -201,6 +201,7 @@ def add_batch_flags(add):
         high=1)
     add("speed", 0.0, "half of a batch's speakers play up to this share faster or slower", low=0, high=0.5)
     add("one_speed", False, "instead half of the batches do, all speakers of one at the same speed")
+    add("bend", False, "with --speed: tempo, low and high frequencies of a voice each have a speed of their own")
     add("equalize", 0.0, "each crop gets a random smooth equalizer of this standard deviation", unit="dB", low=0,
         high=30)
 
@@ -409,8 +410,9 @@ def check_relations(config):
                          "samples, so --nfft must be at least that")
     if not config.train:
         return
-    if config.one_speed and not config.speed:
-        raise InputError("--one_speed is True: it says whose speed varies, --speed by how much; give --speed too")
+    for name, words in (("one_speed", "whose speed varies"), ("bend", "which speeds vary")):
+        if getattr(config, name) and not config.speed:
+            raise InputError(f"--{name} is True: it says {words}, --speed by how much; give --speed too")
     if config.crop_min > config.crop_max:
         raise InputError(f"--crop_min is {config.crop_min}: it must not exceed --crop_max {config.crop_max}")
     flag, speed = segment_flag(config.tdsv), 1 + config.speed

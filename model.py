@@ -36,6 +36,7 @@ from configuration import flags_stored
 
 CLIP_NORM = 3.0              # global norm of the gradients
 CALIBRATION_SPEAKERS = 10    # for validation, at least, of a calibration that knows conditions
+DRAWS = 6                    # of enrolments that validate: one alone prefers a checkpoint by chance
 LOG_EVERY = 100              # iterations per row of history.csv
 
 
@@ -269,7 +270,10 @@ def graceful_interrupt():
 
 @dataclass(frozen=True)
 class Validation:
-    """What the validation speakers gave: the loss is the mean of that of their utterances and that of the copies."""
+    """What the validation speakers gave: the loss is the mean of that of their utterances and that of the copies.
+
+    It is the mean over several draws of the enrolments, too; the rest is of those that all tests have.
+    """
 
     evaluation: protocol.Evaluation
     loss: float
@@ -332,7 +336,7 @@ class Trainer:
         batch = utils.random_batch(self.training, config.speaker_number, config.utterance_number, rng=rng,
                                    crop=(config.crop_min, config.crop_max), pools=self.pools,
                                    copy_share=config.copy_share, speed=config.speed, one_speed=config.one_speed,
-                                   centres=audio.mel_centres(config.sr))
+                                   bend=config.bend, centres=audio.mel_centres(config.sr))
         if config.equalize:
             utils.equalize(batch, config.equalize, rng)
         if config.mask_channels:
@@ -387,18 +391,19 @@ class Trainer:
         """Return the Validation of the validation speakers, None if there are none."""
         if not self.validation or not self.chief:
             return None
-        embed_speaker = functools.partial(embedding.embed_speaker, self.encoder)
         try:
-            evaluation = protocol.evaluate(embed_speaker, self.validation, self.config.utterance_number,
-                                           within_corpora=True)
+            d_vectors = {speaker.name: embedding.embed_speaker(self.encoder, speaker) for speaker in self.validation}
         except InputError as error:             # of features that broke meanwhile
             raise InputError(f"training stopped, go on with --restore True: {error}") from error
-        copies = [evaluation.under(probes) for probes in evaluation.copies]
-        loss, eer = evaluation.least_loss(), None
-        if copies:
-            loss = (loss + float(np.mean([copy.least_loss() for copy in copies]))) / 2
-            eer = float(np.mean([copy.eer for copy in copies]))
-        return Validation(evaluation, loss, eer)
+        evaluations = [protocol.evaluate(lambda speaker: d_vectors[speaker.name], speakers,
+                                         self.config.utterance_number, within_corpora=True)
+                       for speakers in utils.redraw_enrolments(self.validation, DRAWS)]
+        copies = [[evaluation.under(probes) for probes in evaluation.copies] for evaluation in evaluations]
+        loss = np.mean([evaluation.least_loss() for evaluation in evaluations])
+        if not copies[0]:
+            return Validation(evaluations[0], float(loss), None)
+        under = np.mean([copy.least_loss() for draw in copies for copy in draw])
+        return Validation(evaluations[0], float(loss + under) / 2, float(np.mean([copy.eer for copy in copies[0]])))
 
     def save(self, validation=None):
         """Write the checkpoint of this iteration and, if its validation loss is the least, its export and thresholds.

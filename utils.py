@@ -8,6 +8,7 @@ import collections
 import csv
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def channel_statistics(speakers, rng):
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
 
 
-def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed=0.0, one_speed=False, centres=None):
+def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed=0.0, one_speed=False, bend=False,
+                 centres=None):
     """Draw a training batch: n different speakers, m crops of each, all of one random length.
 
     Parameters
@@ -54,8 +56,9 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
         How often a crop is taken from a copy of its utterance under another condition, where there are copies.
     speed : float
         Half of the speakers are played up to this share faster or slower (`play_at_speed`): other voices; 0 for none.
-    one_speed : bool
-        Half of the batches are, and all speakers of one at the same speed, which then tells none of them apart.
+    one_speed, bend : bool
+        Half of the batches are, and all speakers of one at the same speed, which then tells none of them apart; tempo,
+        low and high frequencies each have a speed of their own.
     centres : np.ndarray, shape (F,)
         Centre frequencies of the mel channels in Hz, which speed needs.
 
@@ -66,14 +69,14 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
     length = int(rng.integers(crop[0], crop[1] + 1))
     batch = np.empty((n, m, length, N_MELS), np.float32)
     drawn = draw_speakers(pools or speaker_pools(speakers, n, m), n, rng)
-    common = draw_speed(speed, rng) if one_speed else None
+    common = draw_speeds(speed, rng, bend) if one_speed else None
     for i, speaker in enumerate(speakers[number] for number in drawn):
-        factor = common or draw_speed(speed, rng)
-        features, frames = speaker.load(), math.ceil(length * factor)
+        tempo, *pitch = common or draw_speeds(speed, rng, bend)
+        features, frames = speaker.load(), math.ceil(length * tempo)
         for j, row in enumerate(draw_rows(speaker.voiced, m, rng, copy_share)):
             start = int(rng.integers(features.shape[2] - frames + 1))
             part = features[row, :, start:start + frames].T
-            batch[i, j] = part if factor == 1 else play_at_speed(part, factor, length, centres)
+            batch[i, j] = part if tempo == 1 else play_at_speed(part, tempo, length, centres, pitch)
     return batch.reshape(n * m, length, N_MELS)
 
 
@@ -108,18 +111,25 @@ def draw_speakers(pools, n, rng):
     return places[rng.choice(len(places), n, replace=False, p=chances)]
 
 
-def draw_speed(speed, rng):
-    """Draw how fast a voice is played: in half of the cases 1, else up to this share more or less."""
-    return 1 + speed * rng.uniform(-1, 1) if speed and rng.random() < 0.5 else 1.0
+def draw_speeds(speed, rng, bend=False):
+    """Draw at which tempo and pitch, of low and of high frequencies, a voice is played: in half of the cases all are 1.
 
-
-def play_at_speed(frames, speed, length, centres):
-    """Return log-mel frames (L, F) played at `speed`, as (length, F): formants and pitch move with it, as on a tape.
-
-    L is at least length * speed; linear interpolation between frames and between channels, whose centres are in Hz.
+    Else they are one number up to `speed` more or less, or, with `bend`, three.
     """
-    times = np.arange(length) * speed
-    channels = np.interp(centres / speed, centres, np.arange(len(centres)))
+    if not speed or rng.random() >= 0.5:
+        return 1.0, 1.0, 1.0
+    drawn = rng.uniform(-1, 1, 3 if bend else 1)
+    return tuple(1 + speed * np.broadcast_to(drawn, 3))
+
+
+def play_at_speed(frames, tempo, length, centres, pitch):
+    """Return log-mel frames (L, F) played at another speed, as (length, F): formants and pitch move, as on a tape.
+
+    `pitch` holds the factors of the lowest and the highest channel, which are the tempo on a tape; those between lie
+    between. L is at least length * tempo; linear interpolation between frames and channels, whose centres are in Hz.
+    """
+    times = np.arange(length) * tempo
+    channels = np.interp(centres / np.linspace(*pitch, len(centres)), centres, np.arange(len(centres)))
     return interpolate_rows(interpolate_rows(frames, times).T, channels).T
 
 
@@ -268,6 +278,16 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
         raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
     return ([speaker for speaker in speakers if speaker.person not in names],
             [speaker for speaker in speakers if speaker.person in names])
+
+
+def redraw_enrolments(speakers, draws):
+    """Yield the speakers as they are, then in other orders of their utterances, so that others enrol: `draws` lists."""
+    yield speakers
+    for draw in range(1, draws):
+        rng = np.random.default_rng(draw)
+        yield [replace(speaker, utterances=tuple(speaker.utterances[place]
+                                                 for place in rng.permutation(len(speaker.utterances))))
+               for speaker in speakers]
 
 
 # ---- the course of training -------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(argv, words, fails):
     (["--train", "--crop_min", "170", "--crop_max", "160"], "--crop_min is 170: it must not exceed --crop_max 160"),
     (["--train", "--crop_max", "200"], "--crop_max is 200: a stored segment has only --tisv_frame 180 frames; 180 fit"),
     (["--train", "--one_speed"], "--one_speed is True: .* give --speed too"),
+    (["--train", "--bend"], "--bend is True: .* give --speed too"),
     (["--train", "--speed", "0.1"], "--crop_max is 180, played faster by --speed 0.1: a stored .* frames; 163 fit"),
     (["--nfft", "128"], "--nfft is 128: a window of 0.025 s at 8000 Hz has 200 samples"),
 ])

@@ -135,7 +135,7 @@ def test_each_checkpoint_measures_its_validation_loss_once(made_features, tmp_pa
     measured, loss = [], protocol.Evaluation.least_loss
     monkeypatch.setattr(protocol.Evaluation, "least_loss", lambda self: measured.append(1) or loss(self))
     assert model.main(train_flags(made_features, tmp_path, "--iteration", 8)) == 0
-    assert len(measured) == 2                                       # at 4 and at 8
+    assert len(measured) == 2 * model.DRAWS                         # at 4 and at 8
 
 
 def test_training_learns(made_features, tmp_path):
@@ -195,6 +195,7 @@ def test_ctrl_c_saves_and_says_so(made_features, tmp_path):
 def test_patience_stops_a_run_that_gets_no_better(made_features, tmp_path, monkeypatch, capsys):
     """The losses fall twice, then rise: three validations later it stops, one step on, and can go on."""
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2, 2.1])
+    monkeypatch.setattr(model, "DRAWS", 1)
     monkeypatch.setattr(protocol.Evaluation, "least_loss", lambda self: next(losses))
     assert model.main(train_flags(made_features, tmp_path, "--iteration", 100, "--patience", 3)) == 0
     out = capsys.readouterr().out

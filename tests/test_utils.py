@@ -174,6 +174,18 @@ def test_rows_repeat_only_where_they_must(counts, m, utterances, rows):
         assert len({int(np.searchsorted(firsts, row, side="right")) for row in drawn}) == utterances
 
 
+def test_enrolments_are_drawn_anew(write_features):
+    speakers, _ = features.load_features(write_features([[1] * 8, [1] * 6]))
+    draws = list(utils.redraw_enrolments(speakers, 4))
+    assert draws[0] == speakers
+    enrolling = [[frozenset(protocol.enrol_and_probe(speaker, 4)[0]) for speaker in drawn] for drawn in draws]
+    for own, one, *others in zip(speakers, *draws, strict=True):
+        assert all(set(other.voiced) == set(own.voiced) == set(one.voiced) for other in others)
+    assert all(len(set(drawn)) > 2 for drawn in zip(*enrolling, strict=True))
+    again = list(utils.redraw_enrolments(speakers, 4))
+    assert again == draws                                                          # a run can be repeated
+
+
 def test_half_of_the_crops_lose_a_band():
     batch = np.ones((2000, 3, 40), np.float32)
     utils.mask_bands(batch, 5, np.arange(40) + 100, np.random.default_rng(0))
@@ -190,12 +202,29 @@ def test_playing_faster_moves_time_and_frequency():
     centres = audio.mel_centres(16000)
     tone = np.zeros((200, 40), np.float32)
     tone[:, 10], tone[100:, :] = 1, tone[100:, :] + 5                          # a tone in channel 10, a step at 100
-    played = utils.play_at_speed(tone, 1.25, 160, centres)
+    played = utils.play_at_speed(tone, 1.25, 160, centres, (1.25, 1.25))
     assert played.shape == (160, 40)
     assert np.argmax(played[:, 0] > 2.5) == 80                                 # 100 / 1.25
     moved = np.interp(1.25 * centres[10], centres, np.arange(40))              # the channel at 1.25 times its frequency
     assert abs(np.argmax(played[0]) - moved) < 1
-    np.testing.assert_array_equal(utils.play_at_speed(tone, 1.0, 160, centres), tone[:160])
+    np.testing.assert_array_equal(utils.play_at_speed(tone, 1.0, 160, centres, (1, 1)), tone[:160])
+
+
+def test_low_and_high_frequencies_move_each_by_their_own_speed():
+    centres = audio.mel_centres(16000)
+    tones = np.zeros((200, 40), np.float32)
+    tones[:, 10], tones[:, 35] = 1, 1
+    played = utils.play_at_speed(tones, 1.0, 160, centres, (0.8, 1.2))[0]
+    for tone, factor, found in ((10, 0.9, np.argmax(played[:20])), (35, 1.16, 20 + np.argmax(played[20:]))):
+        assert centres[found - 1] < factor * centres[tone] < centres[found + 1]
+        assert found != tone
+
+
+@pytest.mark.parametrize(("bend", "different"), [(False, 1), (True, 3)])
+def test_voices_bend_where_they_shall(bend, different):
+    drawn = [utils.draw_speeds(0.2, np.random.default_rng(seed), bend) for seed in range(40)]
+    assert {len(set(speeds)) for speeds in drawn} == {1, different}
+    assert all(0.8 <= speed <= 1.2 for speeds in drawn for speed in speeds)
 
 
 @pytest.mark.parametrize("one_speed", [False, True])
