@@ -27,6 +27,7 @@ from common import InputError, read_json, write_json, write_whole
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
 HEAD_BYTES = 128             # of a .npy that NumPy writes
 MANY_FILES = 2000            # so many that reading them ahead pays
+READERS = 16                 # at once
 LARGEST = 1e9                # of the numbers in features: the encoder computes with them in float32
 RECORD_KINDS = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list,
                 "utterances": list}
@@ -268,17 +269,18 @@ def load_features(folder):
     if not paths:
         raise InputError(f"{folder} holds no features: make them with python data_preprocess.py --raw_path DIR")
     if len(paths) > MANY_FILES:
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            list(pool.map(fetch, paths))
+        with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(fetch, (paths[reader::READERS] for reader in range(READERS))))
     with common.without_garbage_collection():
         return [read_speaker(path, described=bool(settings)) for path in paths], settings
 
 
-def fetch(path):
-    """Bring a speaker's description and the head of its features into memory: a disk answers many at once faster."""
-    for file in (path, path.with_suffix(".json")):
-        with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
-            opened.read(4096 if file is path else -1)
+def fetch(paths):
+    """Bring speakers' descriptions and the heads of their features into memory: a disk answers many at once faster."""
+    for path in map(str, paths):
+        for file, number in ((path, HEAD_BYTES), (f"{path.removesuffix('.npy')}.json", -1)):
+            with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
+                opened.read(number)
 
 
 def speakers_without_speech(folder):
