@@ -199,7 +199,7 @@ def embed_listed(encoder, speakers):
     for path, speaker in common.progress(speakers.items(), desc="embedding", unit="file"):
         (utterance,) = speaker.utterances
         vectors = embedding.embed_speaker(encoder, speaker) if utterance.count else {}
-        found[path] = vectors.get(utterance), vars(utterance)
+        found[path] = vectors.get(utterance), utterance._asdict()
     return found
 
 
