@@ -221,7 +221,7 @@ def listed_conditions(encoder, speakers, scored, config):
         place = {name: number for number, name in enumerate(names)}
         there = np.array([probes in short and probes.utterances[place[name]] is None for name in scored.probes])
         under = dict(zip(names, probes.vectors, strict=True))
-        entries = {name: vars(utterance) if utterance else dict.fromkeys(("speech_seconds", "snr", "bandwidth"))
+        entries = {name: utterance._asdict() if utterance else dict.fromkeys(("speech_seconds", "snr", "bandwidth"))
                    for name, utterance in zip(names, probes.utterances, strict=True)}
         scores = np.nan_to_num(trial_cosines(scored.vectors, under, scored.enrolled, scored.probes), nan=-np.inf)
         enrolled_entries = {name: {"speech_seconds": seconds} for name, seconds in zip(
