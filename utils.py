@@ -285,9 +285,9 @@ def redraw_enrolments(speakers, draws):
     yield speakers
     for draw in range(1, draws):
         rng = np.random.default_rng(draw)
-        yield [replace(speaker, utterances=tuple(speaker.utterances[place]
-                                                 for place in rng.permutation(len(speaker.utterances))))
-               for speaker in speakers]
+        orders = [rng.permutation(len(speaker.utterances)) for speaker in speakers]
+        yield [replace(speaker, utterances=tuple(speaker.utterances[place] for place in order))
+               for speaker, order in zip(speakers, orders, strict=True)]
 
 
 # ---- the course of training -------------------------------------------------------------------------------------
