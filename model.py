@@ -231,7 +231,7 @@ def build_step(encoder, optimizer, n, m, loss):
 
     def replica_step(frames, number):
         with tf.GradientTape() as tape:
-            embedded = tf.reshape(encoder(frames), (n, m, -1))
+            embedded = tf.reshape(encoder.forward(frames), (n, m, -1))
             value = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), loss)
         return tf.distribute.get_replica_context().all_reduce(
             "mean", [value, tf.identity(number), *tape.gradient(value, variables)])

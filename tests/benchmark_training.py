@@ -8,11 +8,18 @@ does: without that it is several times slower on these gradients. The last row i
 floor of a step is its matrix work, forward and backward, at the rate of NumPy's product of 4096 x 4096 float32 in this
 run.
 
-What was tried for the step, in ms at 32 x 5 and 64 x 10, where it took 224 and 776 as it is: a custom gradient layer by
-layer 453, 1796; the batch split in two 315, 1305; a custom gradient of the cell 241, 850; XLA on the cell 235, 714;
-oneDNN's bf16 230, 782; oneDNN off 243, 980. XLA on the whole step, in another run, at 4 x 5 and 64 x 10, where it took
-74 and 763 as it is: 103, 1445; the same with a loop per layer whose input product is taken out of it: 99, 3565. None of
-them is shorter or clearly faster, and XLA compiles anew, 2 to 10 s, for each length of crops.
+What was tried for the step, in ms at 32 x 5 and 64 x 10, where it took 224 and 776: a custom gradient layer by layer
+453, 1796; the batch split in two 315, 1305; a custom gradient of the cell 241, 850; XLA on the cell 235, 714; oneDNN's
+bf16 230, 782; oneDNN off 243, 980. XLA on the whole step, in another run, at 4 x 5 and 64 x 10, where it took 74 and
+763: 103, 1445; the same with a loop per layer whose input product is taken out of it: 99, 3565. None of them is shorter
+or clearly faster, and XLA compiles anew, 2 to 10 s, for each length of crops.
+
+In a third run, at 4 x 5 and 64 x 10, where it took 93 and 1024: TensorFlow's own BlockLSTM, with the projections folded
+into its kernels, 156, 2553; a batch whose size the graph knows, so that no gradient looks for it at every frame, 72,
+1049; with the biases as a row of the kernel 67, 875; that, and one product for each gate, 76, 900; sequences as
+columns, so that parting the gates copies nothing, 78, 779; that, and one tanh for all four gates, 69, 798. The last but
+one is what the encoder does: in pairs of one run 68 to 82 where 82 to 93 were before, and 826 to 860 where 956 to 1034
+were.
 """
 import os
 import statistics

@@ -56,6 +56,8 @@ def test_the_encoder_equals_a_plain_loop():
     found = encoder(frames).numpy()
     assert found.shape == (3, 5)
     np.testing.assert_allclose(found, [loop_encoder(encoder, sequence) for sequence in frames], atol=1e-5)
+    in_training = tf.function(encoder.forward, input_signature=[tf.TensorSpec((3, None, 40))])
+    np.testing.assert_allclose(in_training(frames), found, atol=1e-6)
 
 
 def test_one_graph_serves_every_length_and_batch():
