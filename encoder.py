@@ -64,39 +64,34 @@ class Encoder(tf.Module):
         return self.forward(frames)
 
     def forward(self, frames):
-        """Return the same, in training in less time: where B is known, no gradient looks for it at every frame.
-
-        The sequences are columns, so that the gates' rows, one below the other, are parted without copying them.
-        """
+        """Return the same, in training in less time: where B is known, no gradient looks for it at every frame."""
         batch = frames.shape[0] or tf.shape(frames)[0]
-        frames = tf.transpose((frames - self.mean) / self.deviation, (1, 2, 0))            # (T, F, B)
-        n_frames, ones = tf.shape(frames)[0], tf.ones((1, batch))
+        frames = tf.transpose((frames - self.mean) / self.deviation, (1, 0, 2))            # (T, B, F)
+        n_frames, ones = tf.shape(frames)[0], tf.ones((batch, 1))
         by_time = tf.TensorArray(tf.float32, n_frames).unstack(frames)
-        weights = [self.weights_of(layer) for layer in self.layers]
-        cells = [tf.zeros((self.hidden, batch))] * len(weights)
-        outputs = [tf.zeros((self.proj, batch))] * len(weights)
+        kernels = [self.whole_kernel(layer) for layer in self.layers]
+        cells = [tf.zeros((batch, self.hidden))] * len(kernels)
+        outputs = [tf.zeros((batch, self.proj))] * len(kernels)
         # One loop carries all layers: the executor then runs layer 2 at frame t beside layer 1 at frame t + 1.
         _, _, outputs = tf.while_loop(
             lambda t, *_: t < n_frames,
-            lambda t, cells, outputs: (t + 1, *self.step(weights, by_time.read(t), cells, outputs, ones)),
+            lambda t, cells, outputs: (t + 1, *self.step(kernels, by_time.read(t), cells, outputs, ones)),
             (0, cells, outputs), maximum_iterations=n_frames)
-        return tf.math.l2_normalize(tf.transpose(outputs[-1]), axis=-1)
+        return tf.math.l2_normalize(outputs[-1], axis=-1)
 
-    def weights_of(self, layer):
-        """Return a layer's gate weights (4H, I + P + 1) and projection (P, H): the last column holds the biases."""
-        forget = tf.one_hot(2, 4)                                                          # a bias of 1 for f alone
-        bias = layer["bias"] + tf.repeat(forget, self.hidden)
-        return tf.transpose(tf.concat((layer["kernel"], bias[tf.newaxis]), axis=0)), tf.transpose(layer["projection"])
+    def whole_kernel(self, layer):
+        """Return a layer's kernel (I + P + 1, 4H): its last row, for an input of ones, holds the biases."""
+        forget = tf.repeat(tf.one_hot(2, 4), self.hidden)                                  # a bias of 1 for f alone
+        return tf.concat((layer["kernel"], [layer["bias"] + forget]), axis=0)
 
-    @staticmethod
-    def step(weights, inputs, cells, outputs, ones):
-        """Advance all layers by one frame (F, B); cells are (H, B) each, outputs (P, B), the ones (1, B)."""
+    def step(self, kernels, inputs, cells, outputs, ones):
+        """Advance all layers by one frame (B, F); cells are (B, H) each, outputs (B, P), the ones (B, 1)."""
         new_cells, new_outputs = [], []
-        for (kernel, projection), cell, output in zip(weights, cells, outputs, strict=True):
-            gates = tf.matmul(kernel, tf.concat((inputs, output, ones), axis=0))
-            i, j, f, o = tf.split(gates, 4)                                                # (H, B) each
+        for layer, kernel, cell, output in zip(self.layers, kernels, cells, outputs, strict=True):
+            gates = tf.matmul(tf.concat((inputs, output, ones), axis=1), kernel)
+            i, j, f, o = tf.split(gates, 4, axis=1)                                        # (B, H) each
             cell = tf.sigmoid(f) * cell + tf.sigmoid(i) * tf.tanh(j)
-            inputs = tf.matmul(projection, tf.sigmoid(o) * tf.tanh(cell))                  # (P, B)
+            inputs = tf.matmul(tf.sigmoid(o) * tf.tanh(cell), layer["projection"])         # (B, P)
             new_cells.append(cell)
             new_outputs.append(inputs)
         return new_cells, new_outputs

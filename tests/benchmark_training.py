@@ -14,12 +14,12 @@ bf16 230, 782; oneDNN off 243, 980. XLA on the whole step, in another run, at 4 
 763: 103, 1445; the same with a loop per layer whose input product is taken out of it: 99, 3565. None of them is shorter
 or clearly faster, and XLA compiles anew, 2 to 10 s, for each length of crops.
 
-In a third run, at 4 x 5 and 64 x 10, where it took 93 and 1024: TensorFlow's own BlockLSTM, with the projections folded
-into its kernels, 156, 2553; a batch whose size the graph knows, so that no gradient looks for it at every frame, 72,
-1049; with the biases as a row of the kernel 67, 875; that, and one product for each gate, 76, 900; sequences as
-columns, so that parting the gates copies nothing, 78, 779; that, and one tanh for all four gates, 69, 798. The last but
-one is what the encoder does: in pairs of one run 68 to 82 where 82 to 93 were before, and 826 to 860 where 956 to 1034
-were.
+In a third run, the fastest of 10 to 40 steps at 4 x 5, 64 x 10 and, of the paper's size, at 4 x 5, where it took 84,
+886 and 838: TensorFlow's own BlockLSTM, with the projections folded into its kernels, 156 and 2553 (medians); a batch
+whose size the graph knows, so that no gradient looks for it at every frame, 67 and 970; that, and the biases added to
+the gates at once, 65, 900, 779; that, and the biases as a row of the kernel (what the encoder does) 64, 860, 753; that,
+and a product for each gate, 66, 826, 739; that, and the sequences as columns, so that parting the gates copies nothing,
+70, 755, 1061; one tanh for all four gates 65 and 760 with columns, 63 and 1037 with rows.
 """
 import os
 import statistics
