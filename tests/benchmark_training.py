@@ -14,12 +14,17 @@ bf16 230, 782; oneDNN off 243, 980. XLA on the whole step, in another run, at 4 
 763: 103, 1445; the same with a loop per layer whose input product is taken out of it: 99, 3565. None of them is shorter
 or clearly faster, and XLA compiles anew, 2 to 10 s, for each length of crops.
 
-In a third run, the fastest of 10 to 40 steps at 4 x 5, 64 x 10 and, of the paper's size, at 4 x 5, where it took 84,
-886 and 838: TensorFlow's own BlockLSTM, with the projections folded into its kernels, 156 and 2553 (medians); a batch
-whose size the graph knows, so that no gradient looks for it at every frame, 67 and 970; that, and the biases added to
-the gates at once, 65, 900, 779; that, and the biases as a row of the kernel (what the encoder does) 64, 860, 753; that,
-and a product for each gate, 66, 826, 739; that, and the sequences as columns, so that parting the gates copies nothing,
-70, 755, 1061; one tanh for all four gates 65 and 760 with columns, 63 and 1037 with rows.
+What it does since: the graph knows the size of its batch, so that no gradient looks for it at every frame, and the
+biases are a row of the kernel. Five pairs of processes in turns, before and since, medians of their medians (of their
+fastest steps): at 4 x 5 98.5, 89.4 (82.7, 71.2), at 64 x 10 1210, 1154 (974, 967), of the paper's size at 4 x 5 1220,
+963 (947, 901).
+
+Tried beside it, one to five processes each, the range of their fastest steps at 4 x 5, 64 x 10 and of the paper's size
+at 4 x 5: as it was before 74 to 87, 841 to 941, 827 to 838; the batch's size alone 58 to 67, 970; with the biases added
+at once 61 to 74, 860 to 961, 751 to 779; as a row of the kernel 59 to 69, 810 to 891, 717 to 817; that, and a product
+for each gate, 61 to 74, 729 to 833, 685 to 824; that, and the sequences as columns, so that parting the gates copies
+nothing, 64 to 80, 718 to 799, 1018 to 1107; one tanh for all gates, with rows 63 to 78, 1037, with columns 65 to 71,
+760. TensorFlow's own BlockLSTM, with the projections folded into its kernels, had medians of 156 and 2553.
 """
 import os
 import statistics
