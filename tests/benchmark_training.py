@@ -20,7 +20,7 @@ fastest steps): at 4 x 5 98.5, 89.4 (82.7, 71.2), at 64 x 10 1210, 1154 (974, 96
 963 (947, 901).
 
 Tried beside it, one to five processes each, the range of their fastest steps at 4 x 5, 64 x 10 and of the paper's size
-at 4 x 5: as it was before 74 to 87, 841 to 941, 827 to 838; the batch's size alone 58 to 67, 970; with the biases added
+at 4 x 5: as it was before 74 to 96, 844 to 941, 827 to 838; the batch's size alone 58 to 67, 970; with the biases added
 at once 61 to 74, 860 to 961, 751 to 779; as a row of the kernel 59 to 69, 810 to 891, 717 to 817; that, and a product
 for each gate, 61 to 74, 729 to 833, 685 to 824; that, and the sequences as columns, so that parting the gates copies
 nothing, 64 to 80, 718 to 799, 1018 to 1107; one tanh for all gates, with rows 63 to 78, 1037, with columns 65 to 71,
