@@ -64,7 +64,7 @@ class Encoder(tf.Module):
         return self.forward(frames)
 
     def forward(self, frames):
-        """Return the same, in training in less time: where B is known, no gradient looks for it at every frame."""
+        """Return the same without a graph of its own: in one that knows B, no gradient looks for it at every frame."""
         batch = frames.shape[0] or tf.shape(frames)[0]
         frames = tf.transpose((frames - self.mean) / self.deviation, (1, 0, 2))            # (T, B, F)
         n_frames, ones = tf.shape(frames)[0], tf.ones((batch, 1))
@@ -80,8 +80,8 @@ class Encoder(tf.Module):
         return tf.math.l2_normalize(outputs[-1], axis=-1)
 
     def whole_kernel(self, layer):
-        """Return a layer's kernel (I + P + 1, 4H): its last row, for an input of ones, holds the biases."""
-        forget = tf.repeat(tf.one_hot(2, 4), self.hidden)                                  # a bias of 1 for f alone
+        """Return a layer's kernel (I + P + 1, 4H): its last row, for an input of ones, holds the biases, f's 1 too."""
+        forget = tf.repeat([0.0, 0.0, 1.0, 0.0], self.hidden)
         return tf.concat((layer["kernel"], [layer["bias"] + forget]), axis=0)
 
     def step(self, kernels, inputs, cells, outputs, ones):
