@@ -5,6 +5,7 @@ ngdangha/Speaker_Verification and its origin Janghyun1230/Speaker_Verification.
 """
 import argparse
 import functools
+import os
 import sys
 from dataclasses import dataclass
 
@@ -316,7 +317,7 @@ class Help(argparse.Action):
     def __call__(self, parser, namespace, value, option_string=None):
         """Print the help and end."""
         parser = build_parser(parser.description, None) if value == "all" else parser
-        print(parser.format_help())
+        print(parser.format_help(), flush=True)
         parser.exit()
 
 
@@ -456,12 +457,19 @@ def adopt(config, stored, source):
 # ---- what all commands do alike ---------------------------------------------------------------------------------
 
 def run(work, argv=None, command=None, doc=""):
-    """Parse a command's flags, call work(config) and return its exit code; errors become one line and exit code 2."""
-    config = get_config(argv, doc, command)
+    """Parse a command's flags, call work(config) and return its exit code; errors become one line and exit code 2.
+
+    Where nobody reads the output to its end, as in `| head`, it ends with exit code 1 and no word.
+    """
     try:
-        return work(config) or 0
+        code = work(get_config(argv, doc, command)) or 0
+        print(end="", flush=True)
+        return code
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'stopped by the keyboard'}", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # Python flushes once more at its end
+        return 1
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 2

@@ -137,3 +137,13 @@ def test_importing_parses_and_prints_nothing():
     done = subprocess.run([sys.executable, "-c", code, "--unknown"], cwd=ROOT, capture_output=True, text=True,
                           check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("command", [["data_preprocess.py", "--help"], ["test.py", "--help", "all"],
+                                     ["-c", "import configuration as c; exit(c.run(lambda config: print(1), []))"]])
+def test_output_that_nobody_reads_to_its_end_is_no_error(command):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "wb") as closed:
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
