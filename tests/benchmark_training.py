@@ -10,9 +10,11 @@ run.
 
 What was tried for the step, in ms at 32 x 5 and 64 x 10, where it took 224 and 776: a custom gradient layer by layer
 453, 1796; the batch split in two 315, 1305; a custom gradient of the cell 241, 850; XLA on the cell 235, 714; oneDNN's
-bf16 230, 782; oneDNN off 243, 980. XLA on the whole step, in another run, at 4 x 5 and 64 x 10, where it took 74 and
-763: 103, 1445; the same with a loop per layer whose input product is taken out of it: 99, 3565. None of them is shorter
-or clearly faster, and XLA compiles anew, 2 to 10 s, for each length of crops.
+bf16 230, 782; oneDNN off 243, 980. A processor that computes in bf16 (AVX512_BF16), two processes each, at 4 x 5, 64 x
+10 and of the paper's size at 4 x 5: as it is 34 to 44, 507 to 523, 534 to 889; with oneDNN's bf16 38 to 43, 471 to
+501, 541 to 616; oneDNN off 53 to 55, 540 to 636, 1330 to 1533. XLA on the whole step, in another run, at 4 x 5 and 64
+x 10, where it took 74 and 763: 103, 1445; the same with a loop per layer whose input product is taken out of it: 99,
+3565. None of them is shorter or clearly faster, and XLA compiles anew, 2 to 10 s, for each length of crops.
 
 What it does since: the graph knows the size of its batch, so that no gradient looks for it at every frame, and the
 biases are a row of the kernel. Five pairs of processes in turns, before and since, medians of their medians (of their
