@@ -467,9 +467,18 @@ def run(work, argv=None, command=None, doc=""):
         return code
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'stopped by the keyboard'}", file=sys.stderr)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # Python flushes once more at its end
-        return 1
     except (InputError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and not output_is_read():
+            return 1
         print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def output_is_read():
+    """Tell whether somebody reads what is printed; where not, it goes nowhere from now on."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # Python flushes once more at its end
+        return False
+    return True

@@ -147,3 +147,11 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(command):
     with open(write_end, "wb") as closed:
         done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_another_broken_pipe_is_an_error(capsys):
+    def work(config):
+        raise BrokenPipeError("a worker is gone")
+
+    assert configuration.run(work, []) == 2
+    assert capsys.readouterr().err == "error: a worker is gone\n"
