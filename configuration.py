@@ -200,9 +200,9 @@ def add_batch_flags(add):
     add("one_corpus", False, "each batch is of speakers of one corpus (the --raw_path that they come from)")
     add("copy_share", 0.6, "share of the crops that are of a copy of their utterance, where it has copies", low=0,
         high=1)
-    add("speed", 0.0, "half of a batch's speakers play up to this share faster or slower", low=0, high=0.5)
-    add("one_speed", False, "instead half of the batches do, all speakers of one at the same speed")
-    add("bend", False, "with --speed: tempo, low and high frequencies of a voice each have a speed of their own")
+    add("speed", 0.0, "three of five speakers of a batch play up to this share faster or slower", low=0, high=0.5)
+    add("one_speed", False, "instead three of five batches do, all speakers of one at the same speed")
+    add("bend", False, "with --speed: tempo and four ranges of frequencies of a voice each have a speed of their own")
     add("equalize", 0.0, "each crop gets a random smooth equalizer of this standard deviation", unit="dB", low=0,
         high=30)
 

@@ -17,6 +17,9 @@ from audio import N_MELS
 from common import InputError, tf, write_whole
 
 STATISTICS_SPEAKERS = 500    # whose segments tell mean and deviation of all
+OTHER_VOICES = 0.6           # share of a batch's speakers, or of the batches, that are played at another speed
+PITCHES = 4                  # of a voice that bends, from its lowest to its highest frequencies
+WAVER = 0.4                  # by which each leaves the line between two, as a share of the greatest change
 
 # ---- batches ----------------------------------------------------------------------------------------------------
 
@@ -55,10 +58,10 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
     copy_share : float
         How often a crop is taken from a copy of its utterance under another condition, where there are copies.
     speed : float
-        Half of the speakers are played up to this share faster or slower (`play_at_speed`): other voices; 0 for none.
+        OTHER_VOICES of the speakers are played up to this share faster or slower (`play_at_speed`); 0 for none.
     one_speed, bend : bool
-        Half of the batches are, and all speakers of one at the same speed, which then tells none of them apart; tempo,
-        low and high frequencies each have a speed of their own.
+        OTHER_VOICES of the batches are, and all speakers of one at the same speed, which then tells none of them apart;
+        tempo and four ranges of frequencies each have a speed of their own.
     centres : np.ndarray, shape (F,)
         Centre frequencies of the mel channels in Hz, which speed needs.
 
@@ -112,24 +115,29 @@ def draw_speakers(pools, n, rng):
 
 
 def draw_speeds(speed, rng, bend=False):
-    """Draw at which tempo and pitch, of low and of high frequencies, a voice is played: in half of the cases all are 1.
+    """Draw the tempo and the pitches, of low to high frequencies, at which a voice is played: often all are 1.
 
-    Else they are one number up to `speed` more or less, or, with `bend`, three.
+    In OTHER_VOICES of the cases they are one number up to `speed` more or less, or, with `bend`, a tempo and PITCHES
+    numbers near a line between two such ones.
     """
-    if not speed or rng.random() >= 0.5:
-        return 1.0, 1.0, 1.0
-    drawn = rng.uniform(-1, 1, 3 if bend else 1)
-    return tuple(1 + speed * np.broadcast_to(drawn, 3))
+    if not speed or rng.random() >= OTHER_VOICES:
+        return 1.0, 1.0
+    if not bend:
+        return (1 + speed * rng.uniform(-1, 1),) * 2
+    tempo, low, high = rng.uniform(-1, 1, 3)
+    pitches = np.linspace(low, high, PITCHES) + WAVER * rng.uniform(-1, 1, PITCHES)
+    return tuple(1 + speed * np.clip([tempo, *pitches], -1.2, 1.2))
 
 
 def play_at_speed(frames, tempo, length, centres, pitch):
     """Return log-mel frames (L, F) played at another speed, as (length, F): formants and pitch move, as on a tape.
 
-    `pitch` holds the factors of the lowest and the highest channel, which are the tempo on a tape; those between lie
-    between. L is at least length * tempo; linear interpolation between frames and channels, whose centres are in Hz.
+    `pitch` holds the factors of the lowest to the highest channel, at equal steps, which on a tape are the tempo. L is
+    at least length * tempo; linear interpolation between frames, channels, whose centres are in Hz, and factors.
     """
-    times = np.arange(length) * tempo
-    channels = np.interp(centres / np.linspace(*pitch, len(centres)), centres, np.arange(len(centres)))
+    times, numbers = np.arange(length) * tempo, np.arange(len(centres))
+    factors = np.interp(numbers, np.linspace(0, len(centres) - 1, len(pitch)), pitch)
+    channels = np.interp(centres / factors, centres, numbers)
     return interpolate_rows(interpolate_rows(frames, times).T, channels).T
 
 

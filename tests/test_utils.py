@@ -220,24 +220,34 @@ def test_low_and_high_frequencies_move_each_by_their_own_speed():
         assert found != tone
 
 
-@pytest.mark.parametrize(("bend", "different"), [(False, 1), (True, 3)])
+def test_each_range_of_frequencies_moves_by_its_own_speed():
+    centres = audio.mel_centres(16000)
+    tones = np.zeros((200, 40), np.float32)
+    tones[:, [13, 26]] = 1                                                     # where the second and third factor count
+    played = utils.play_at_speed(tones, 1.0, 160, centres, (1.0, 0.8, 1.2, 1.0))[0]
+    for tone, factor, found in ((13, 0.8, np.argmax(played[:20])), (26, 1.2, 20 + np.argmax(played[20:]))):
+        assert abs(found - np.interp(factor * centres[tone], centres, np.arange(40))) < 1.5
+
+
+@pytest.mark.parametrize(("bend", "different"), [(False, 1), (True, 5)])
 def test_voices_bend_where_they_shall(bend, different):
     drawn = [utils.draw_speeds(0.2, np.random.default_rng(seed), bend) for seed in range(40)]
     assert {len(set(speeds)) for speeds in drawn} == {1, different}
-    assert all(0.8 <= speed <= 1.2 for speeds in drawn for speed in speeds)
+    assert all(0.8 <= speeds[0] <= 1.2 for speeds in drawn)
+    assert all(0.76 <= speed <= 1.24 for speeds in drawn for speed in speeds)
 
 
 @pytest.mark.parametrize("one_speed", [False, True])
-def test_half_of_the_voices_are_played_at_another_speed(write_features, one_speed):
+def test_three_of_five_voices_are_played_at_another_speed(write_features, one_speed):
     folder, paces = write_features([[2, 2, 2, 2]] * 8), []
     for seed in range(200 if one_speed else 40):
         batch = draw(folder, 8, 3, seed, crop=(140, 160), speed=0.1, one_speed=one_speed, centres=np.arange(1.0, 41))
         pace = np.diff(batch[:, :, 0].astype(float), axis=1).mean(axis=1).reshape(8, 3)  # frames of the file per frame
         own = pace[:1, :1] if one_speed else pace[:, :1]                                 # of the batch, of a speaker
-        np.testing.assert_allclose(pace, own + np.zeros((8, 3)), atol=0.02 if one_speed else 0.01)
+        np.testing.assert_allclose(pace, own + np.zeros((8, 3)), atol=0.02)
         paces.extend(pace[:1 if one_speed else 8, 0])
     paces = np.array(paces)
-    assert 0.4 < np.mean(np.abs(paces - 1) < 1e-4) < 0.6
+    assert 0.3 < np.mean(np.abs(paces - 1) < 1e-4) < 0.5
     assert 0.89 < paces.min() < 0.91
     assert 1.09 < paces.max() < 1.11
 
