@@ -118,7 +118,7 @@ def draw_speeds(speed, rng, bend=False):
     """Draw the tempo and the pitches, of low to high frequencies, at which a voice is played: often all are 1.
 
     In OTHER_VOICES of the cases they are one number up to `speed` more or less, or, with `bend`, a tempo and PITCHES
-    numbers near a line between two such ones.
+    numbers near a line between two such ones, at most a fifth beyond.
     """
     if not speed or rng.random() >= OTHER_VOICES:
         return 1.0, 1.0
