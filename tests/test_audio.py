@@ -7,6 +7,7 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
+import threadpoolctl
 
 import audio
 import configuration
@@ -314,6 +315,17 @@ def test_the_level_is_that_of_a_root_mean_square():
     assert audio.level_db(np.array([0.5, -0.5])) == pytest.approx(-6.0206, abs=1e-4)
     assert audio.level_db(tone(1)) == pytest.approx(-9.0309, abs=1e-3)         # a sine of 0.5: 3 dB below
     assert audio.level_db(np.zeros(8)) == pytest.approx(-120)
+
+
+def test_log_mel_depends_on_no_number_of_threads():
+    """A dense product's sums do on some processors: two cores then make other features than one."""
+    wave = np.random.default_rng(0).standard_normal(20000).astype(np.float32)
+    made = []
+    for threads in (1, 2, 3):
+        with threadpoolctl.threadpool_limits(threads):
+            made.append(audio.log_mel(wave, sr=8000, nfft=512, window=0.025, hop=0.01))
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[0], made[2])
 
 
 def test_log_mel_of_silence_is_minus_6():
