@@ -5,7 +5,8 @@
 
 The plain loop, in one process, does for each file what the ancestors did: load, split into voiced stretches, and for
 each stretch one STFT and one mel basis; it writes nothing. The limit reads and resamples every file on all cores and
-does nothing else. Each is timed as a command of its own, from its start to its end, in turns; medians are compared.
+does nothing else; it loads no more than that takes, as its start counts too. Each is timed as a command of its own,
+from its start to its end, in turns; medians are compared.
 """
 import os
 import pathlib
@@ -17,14 +18,11 @@ import tempfile
 import time
 
 import joblib
-import librosa
 import numpy as np
 import soundfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-import voices
-
 import audio
 
 BAR, REACH = 2.5, 0.8
@@ -39,6 +37,8 @@ def recordings(raw):
 
 def plain_loop(raw):
     """Compute the log-mel spectrogram of every voiced stretch of every file, one after the other."""
+    import librosa
+
     for path in recordings(raw):
         wave, _ = librosa.load(path, sr=SR)
         for start, end in librosa.effects.split(wave, top_db=30, frame_length=200, hop_length=80):
@@ -78,6 +78,8 @@ def preprocess_seconds(raw):
 
 def synthesise(folder):
     """Write 40 voices of 12 utterances as FLAC, each voice under ten names."""
+    import voices
+
     for number in range(40):
         voice = voices.make_voice(np.random.default_rng([0, number]))
         home = pathlib.Path(folder, f"voice{number:02}-0")
