@@ -1,4 +1,5 @@
 """Audio of every kind in, voiced speech and segments out; what cannot be read is refused."""
+import os
 import pathlib
 import subprocess
 import sys
@@ -239,9 +240,10 @@ def test_segments_are_joined_to_the_frames_they_were_cut_from():
 
 # ---- librosa, deferred ------------------------------------------------------------------------------------------
 
-def in_a_new_process(code):
+def in_a_new_process(code, **environment):
     """Run code in a process of its own; return what it prints."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env=os.environ | environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -259,8 +261,13 @@ print(sorted({"numba", "sklearn", "scipy.signal", "scipy.stats", "matplotlib", "
 
 
 @pytest.mark.parametrize("before", ["", "import numba, sklearn.cluster, scipy.signal", "import librosa; librosa.stft"])
-def test_all_of_librosa_works_once_it_is_used(before):
-    """What was deferred is the real thing: the same figures as librosa gives where nobody defers."""
+def test_all_of_librosa_works_once_it_is_used(before, tmp_path_factory):
+    """What was deferred is the real thing: the same figures as librosa gives where nobody defers.
+
+    Tests that run side by side have a cache of numba each: two processes that fill one at the same time may spoil it
+    for good, and who then calls librosa.beat dies of SIGSEGV (numba's issue 10128).
+    """
+    cache = str(tmp_path_factory.getbasetemp() / "numba")       # one for each process that runs tests
     code = f"""
 {before}
 import numpy as np
@@ -273,8 +280,9 @@ print(librosa.sequence.dtw(wave[None, :50], wave[None, 20:80])[0][-1, -1].round(
 print(librosa.decompose.decompose(np.abs(librosa.stft(wave)), n_components=2)[0].shape)
 print(librosa.segment.agglomerative(librosa.feature.mfcc(y=wave, sr=8000), 3))
 """
-    plain = in_a_new_process(code.replace("DEFER", "import librosa"))
-    deferred = in_a_new_process(code.replace("DEFER", "import audio; librosa = audio.librosa; librosa.effects"))
+    plain = in_a_new_process(code.replace("DEFER", "import librosa"), NUMBA_CACHE_DIR=cache)
+    deferred = in_a_new_process(code.replace("DEFER", "import audio; librosa = audio.librosa; librosa.effects"),
+                                NUMBA_CACHE_DIR=cache)
     assert len(plain.splitlines()) == 6
     assert deferred == plain
 
