@@ -199,7 +199,7 @@ def import_librosa():
     Deferred.loading = True
     try:
         import librosa
-        _ = librosa.filters.mel, librosa.resample, librosa.mel_frequencies
+        _ = librosa.filters.mel, librosa.resample, librosa.mel_frequencies, librosa.util.valid_audio
     finally:
         Deferred.loading = False
         for name in absent:

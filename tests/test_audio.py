@@ -248,16 +248,16 @@ def in_a_new_process(code, **environment):
     return done.stdout
 
 
-def test_the_detector_loads_neither_numba_nor_scikit_learn():
-    code = """
-import sys, numpy as np, audio
-wave = np.where(np.arange(16000) % 8000 < 4000, np.sin(np.arange(16000)), 0)
-print(len(audio.voiced(wave, sr=8000, window=0.025, hop=0.01, top_db=30)))
-print(sorted({"numba", "sklearn", "scipy.signal", "scipy.stats", "matplotlib", "tensorflow"} & set(sys.modules)))
+def test_reading_a_recording_loads_neither_numba_nor_scikit_learn(tmp_path):
+    sounds = 0.1 * np.random.default_rng(0).standard_normal((16000, 2))
+    soundfile.write(tmp_path / "a.flac", sounds, 16000)
+    code = f"""
+import sys, audio, configuration
+cuts, known = audio.read_utterance({str(tmp_path / "a.flac")!r}, configuration.get_config(["--sr", "8000"]))
+print(len(cuts), known["speech_seconds"])
+print(sorted({{"numba", "sklearn", "scipy.signal", "scipy.stats", "matplotlib", "tensorflow"}} & set(sys.modules)))
 """
-    length, loaded = in_a_new_process(code).splitlines()
-    assert 8000 <= int(length) <= 8600
-    assert loaded == "[]"
+    assert in_a_new_process(code) == "1 1.0\n[]\n"
 
 
 @pytest.mark.parametrize("before", ["", "import numba, sklearn.cluster, scipy.signal", "import librosa; librosa.stft"])
