@@ -1,6 +1,7 @@
 """Flags: the ancestors' names and defaults, what is refused, what a stored value does to a flag."""
 import os
 import pathlib
+import platform
 import re
 import signal
 import subprocess
@@ -112,6 +113,23 @@ def test_workers_ignore_ctrl_c_and_their_parent_does_not():
     found = list(common.run_on_cores(signal.getsignal, [(signal.SIGINT,)] * 4, jobs=2))
     assert found == [signal.SIG_IGN] * 4
     assert signal.getsignal(signal.SIGINT) == before != signal.SIG_IGN
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_workers_keep_the_memory_of_their_arrays():
+    code = """
+import resource, sys, numpy as np, common
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        arrays = [np.ones(50_000, np.float32) for _ in range(8)]
+        del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(common.work_on(faults) if sys.argv[1:] else faults())
+"""
+    kept, given_back = (int(subprocess.run([sys.executable, "-c", code, *argument], cwd=ROOT, capture_output=True,
+                                           text=True, check=True).stdout) for argument in (["work_on"], []))
+    assert kept < 0.1 * given_back                  # pages of 4 KB; the arrays of one round have 391
 
 
 def help_of(capsys, *argv):
