@@ -5,8 +5,9 @@
 
 The plain loop, in one process, does for each file what the ancestors did: load, split into voiced stretches, and for
 each stretch one STFT and one mel basis; it writes nothing. The limit reads and resamples every file on all cores and
-does nothing else; it loads no more than that takes, as its start counts too. Each is timed as a command of its own,
-from its start to its end, in turns; medians are compared.
+does nothing else; it loads no more than that takes, as its start counts too, and its processes give memory back to the
+system as usual, which ours do not (`common.keep_memory`). Each is timed as a command of its own, from its start to its
+end, in turns; medians are compared.
 """
 import os
 import pathlib
