@@ -265,12 +265,16 @@ class Surroundings:
 
     def absolute(self):
         """Return the same with paths that hold in any working folder."""
-        return Surroundings(*(tuple(map(os.path.abspath, paths)) for paths in (self.voices, self.noises)))
+        return Surroundings(*(tuple(str(pathlib.Path(path).absolute()) for path in paths)
+                              for paths in (self.voices, self.noises)))
 
-    def beside(self, voice):
-        """Return the surroundings of a speaker's folder: some other voices, which its name alone decides."""
-        others = [other for other in self.voices if other != voice]
-        rng = np.random.default_rng(list(pathlib.Path(voice).name.encode()))
+    def beside(self, source):
+        """Return the surroundings of a speaker's folder or recording: some other voices, which its name alone decides.
+
+        Both must be absolute, or both as they were found.
+        """
+        others = [voice for voice in self.voices if not f"{source}{os.sep}".startswith(f"{voice}{os.sep}")]
+        rng = np.random.default_rng(list(os.path.basename(source).encode()))
         chosen = rng.choice(len(others), min(NEIGHBOURS, len(others)), replace=False) if others else ()
         return Surroundings(tuple(others[index] for index in chosen), self.noises)
 
@@ -297,7 +301,7 @@ class Surroundings:
 def draw(surroundings, wave, sr, rng):
     """Return samples (S,) under random conditions, and these in words: a room, a noise and a channel, or some of them.
 
-    Noise has 0 to 25 dB SNR, rooms an RT60 of 0.2 to 1 s; half of the copies come through a telephone or a codec.
+    Noise has 0 to 25 dB SNR, rooms an RT60 of 0.2 to 1 s; two of five copies come through a telephone or a codec.
     """
     chosen = []
     while not chosen:

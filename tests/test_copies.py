@@ -2,6 +2,8 @@
 import collections
 import functools
 import json
+import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import soundfile
 
 import audio
+import common
 import conditions
 import configuration
 import data_preprocess
@@ -93,6 +96,23 @@ def test_a_copy_goes_the_way_of_every_recording(raw, copied):
                 cuts, known = audio.speech_segments(heard, config)
                 np.testing.assert_array_equal(speaker.load()[copy.first:copy.first + copy.count], cuts)
                 assert (copy.speech_seconds, copy.snr) == (known["speech_seconds"], known["snr"])
+
+
+def test_nobody_babbles_behind_himself_whatever_the_path(raw, tmp_path, monkeypatch):
+    """Neither with `..` in --raw_path, nor where recordings are enrolled one by one, as for a list of trials."""
+    seen = []
+    monkeypatch.setattr(common, "run_on_cores", lambda function, arguments, *_, **__: seen.extend(arguments) or [])
+    monkeypatch.chdir(tmp_path)
+    crooked = os.path.relpath(raw / "corpus" / "train")
+    assert crooked.startswith("..")
+    config = configuration.get_config(["--raw_path", crooked])
+    data_preprocess.cached_features(config, under_conditions=True)
+    data_preprocess.cached_recordings(config, [*pathlib.Path(crooked).rglob("*.wav")])
+    assert len(seen) == 3 + 9
+    for _, source, _, _, copies in seen:
+        speaker = (source if source.is_dir() else source.parent).resolve()
+        voices = {pathlib.Path(voice).resolve() for voice in copies.around.voices}
+        assert voices == {path.resolve() for path in (raw / "corpus" / "train").iterdir()} - {speaker}
 
 
 def test_more_copies_are_added_and_none_is_made_again(raw, copied, tmp_path, fails):
