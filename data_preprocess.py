@@ -452,14 +452,15 @@ def cache(config, sources, voices):
     Where there are `voices`, folders of speakers who can babble, each utterance has a copy under each condition.
     """
     raw_path, slots, noises = pathlib.Path(config.raw_path).resolve(), (), ()
-    key = [str(raw_path), feature_settings(config)]
+    key = [str(raw_path), feature_settings(config), all(map(os.path.isdir, sources.values()))]
     if voices or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
         noises = noises_to_mix(config)
     if voices:
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
-        key.append([str(config.noise_raw_path), len(noises)])
+        key.append(slots)
+    key += [(os.path.basename(noise), features.size_and_time(pathlib.Path(noise))) for noise in noises]
     folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(json.dumps(key))}")
     _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))
     common.print_skipped(losses)

@@ -363,8 +363,10 @@ def speakers_to_test(config, stored):
     speakers, settings = features.load_features(folder)
     features.adopt_settings(config, stored["flags"], settings, folder)
     notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
-    speakers = [speaker for speaker in speakers if names is None or speaker.name in names]
-    notes += provenance_notes(stored, speakers, folder)
+    silent = features.speakers_without_speech(folder)
+    if names is not None:
+        speakers, silent = [speaker for speaker in speakers if speaker.name in names], sorted({*silent} & names)
+    notes += provenance_notes(stored, speakers, silent)
     if "speaker_number" in config.given:
         if len(speakers) < config.speaker_number:
             raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
@@ -378,14 +380,13 @@ def speakers_to_test(config, stored):
     return [speaker for speaker in speakers if speaker.name not in few], notes + more
 
 
-def provenance_notes(stored, speakers, folder):
-    """Return notes on what a reader of the figures must know about the model and the speakers."""
+def provenance_notes(stored, speakers, silent):
+    """Return notes on what a reader of the figures must know about the model, the speakers, and the silent ones."""
     notes = []
     seen = {*stored.get("training", ()), *stored.get("validation", ())} & {speaker.name for speaker in speakers}
     if seen:
         notes.append(f"{len(seen)} of {len(speakers)} speakers carry names of speakers that the model was trained or "
                      "validated on: if they are the same people, the error rates are too low")
-    silent = features.speakers_without_speech(folder)
     if silent:
         notes.append(f"{len(silent)} speakers without any speech are left out: {', '.join(silent[:5])}")
     return notes

@@ -360,6 +360,22 @@ def test_audio_to_test_is_cached_by_place_and_settings(tmp_path, monkeypatch, ca
     assert cached(tmp_path / "split")[1] == {"d"}
 
 
+def test_a_cache_holds_one_kind_of_speakers_under_the_noises_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw, noise = make_speakers(tmp_path / "raw", ["a", "b", "c"]), tmp_path / "noise"
+    noise.mkdir()
+    monkeypatch.setattr(common, "run_on_cores", lambda *_, **__: [])
+    config, folders = configuration.get_config(["--raw_path", str(raw), "--noise_raw_path", str(noise)]), []
+    for samples in (100, 200):                          # other noise of the same number and name
+        soundfile.write(noise / "rain.wav", np.ones(samples), 16000)
+        for _ in range(2):
+            folders += [data_preprocess.cached_features(config, under_conditions=True)[0],
+                        data_preprocess.cached_recordings(config, sorted(raw.rglob("*.wav")))[0]]
+    assert folders[:2] == folders[2:4]
+    assert folders[4:6] == folders[6:]
+    assert len(set(folders)) == 4
+
+
 def test_the_totals_by_hand():
     """5 s with 4 s of speech in two segments, 1 s with 0.25 s, 2 s of silence, a file that cannot be read."""
     utterances = [{"seconds": seconds, "speech_seconds": speech, "count": count, "dropped": dropped}
