@@ -18,11 +18,10 @@ import scipy  # loads its parts when they are used
 import soundfile
 
 from common import InputError, LazyModule, librosa
-from configuration import TAKE_SECONDS, segment_flag
+from configuration import least_seconds, segment_flag
 
 N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that an embedding reads
-MIN_SPEECH_SECONDS = 0.5     # an utterance with less gives no segment
 SILENT_PEAK = 1e-4           # full scale is 1: three steps of 16-bit audio, -80 dB
 STEADY_DB = 2.0              # standard deviation of the level below which a sound is no speech
 FLOOR_PERCENTILE = 10        # of the levels of frames, which is the noise floor
@@ -52,6 +51,8 @@ TRUNCATED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
 def audio_files(folder):
     """Return the visible recordings below a folder, as sorted relative paths, and the numbers of other files by suffix.
 
+    A folder that links lead to several times counts once.
+
     Raises
     ------
     OSError
@@ -60,10 +61,11 @@ def audio_files(folder):
     def fail(error):
         raise error
 
-    files, others = [], collections.Counter()
+    files, others, seen = [], collections.Counter(), set()
     for home, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
+        place = os.path.realpath(home)
+        folders[:] = [] if place in seen else sorted(name for name in folders if not name.startswith("."))
+        for name in [] if place in seen else names:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
@@ -71,6 +73,7 @@ def audio_files(folder):
                 files.append(pathlib.Path(home, name).relative_to(folder).as_posix())
             else:
                 others[suffix or "no suffix"] += 1
+        seen.add(place)
     return sorted(files), others
 
 
@@ -488,11 +491,6 @@ def segments_of_speech(speech, noise, config):
     if known["speech_seconds"] < least_seconds(config):
         return np.empty((0, N_MELS, length), np.float32), known
     return cut_segments(frames[-length:] if config.tdsv else frames, length), known
-
-
-def least_seconds(config):
-    """Return how many seconds of speech give a segment: takes of a known text are short."""
-    return TAKE_SECONDS if config.tdsv or config.tdsv_text else MIN_SPEECH_SECONDS
 
 
 def segments(wave, config):

@@ -44,12 +44,12 @@ class InputError(ValueError):
         self.window = " ".join((window or message).splitlines())
 
 
-def print_skipped(losses):
-    """Name the first 20 files that gave nothing on standard error, and the number of the others."""
+def print_skipped(losses, others=""):
+    """Name the first 20 files that gave nothing on standard error, and how many `others` there are, in words."""
     for loss in losses[:20]:
         print("skipped:", loss, file=sys.stderr)
     if len(losses) > 20:
-        print(f"skipped: {len(losses) - 20} more; the .json beside each speaker's features names them", file=sys.stderr)
+        print(f"skipped: {len(losses) - 20} more{others}", file=sys.stderr)
 
 
 # ---- long work --------------------------------------------------------------------------------------------------
@@ -143,14 +143,14 @@ def run_on_cluster(calls, scheduler, return_as):
 def quiet_libraries():
     """Keep what compiled libraries write to file descriptor 2; show it if another error than an InputError comes of it.
 
-    A generator that is closed meanwhile is none.
+    Neither Ctrl-C nor a generator that is closed meanwhile is one.
     """
     kept = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
             yield
-        except (InputError, GeneratorExit):
+        except (InputError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException:
             chatter.seek(0)

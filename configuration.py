@@ -7,13 +7,15 @@ import argparse
 import functools
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 
 from common import InputError
 
 LISTENERS = "model record gui"              # the commands that verify
 EVERYONE = f"data_preprocess test {LISTENERS}"
-TAKE_SECONDS = 0.2          # a take of a known text with less speech gives no segment
+SPEECH_SECONDS = 0.5        # a recording with less speech gives no segment
+TAKE_SECONDS = 0.2          # nor does a take of a known text with less
 
 
 # ---- one flag ---------------------------------------------------------------------------------------------------
@@ -29,7 +31,10 @@ def boolean(text):
 
 def number_or_none(text):
     """Read a number, or the word none."""
-    return None if text.lower() == "none" else float(text)
+    try:
+        return None if text.lower() == "none" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor none") from None
 
 
 @dataclass(frozen=True)
@@ -391,6 +396,11 @@ def segment_flag(tdsv):
     return "tdsv_frame" if tdsv else "tisv_frame"
 
 
+def least_seconds(config):
+    """Return how many seconds of speech give a segment: takes of a known text are short."""
+    return TAKE_SECONDS if config.tdsv or config.tdsv_text else SPEECH_SECONDS
+
+
 def settle(config):
     """Give what was not typed its value in text-dependent mode, where a take is short and read whole."""
     whole = int(config.tdsv_frame / (1 + config.speed))
@@ -406,6 +416,9 @@ def check_relations(config):
     """
     if config.tdsv:
         settle(config)
+    if config.min_speech < least_seconds(config):
+        raise InputError(f"--min_speech is {config.min_speech:g}: {least_seconds(config):g} s of speech are the least "
+                         "that gives a segment")
     samples = config.window * config.sr
     if samples > config.nfft:
         raise InputError(f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has {samples:.0f} "
@@ -460,8 +473,11 @@ def adopt(config, stored, source):
 def run(work, argv=None, command=None, doc=""):
     """Parse a command's flags, call work(config) and return its exit code; errors become one line and exit code 2.
 
-    Where nobody reads the output to its end, as in `| head`, it ends with exit code 1 and no word.
+    Where nobody reads the output to its end, as in `| head`, it ends with that code and no word; a fault of ours shows
+    its traceback. What a terminal's encoding lacks is printed as its escape.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = work(get_config(argv, doc, command)) or 0
         print(end="", flush=True)
@@ -469,9 +485,10 @@ def run(work, argv=None, command=None, doc=""):
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'stopped by the keyboard'}", file=sys.stderr)
     except (InputError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and not output_is_read():
-            return 1
-        print(f"error: {error}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError) or output_is_read():
+            print(f"error: {error}", file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
     return 2
 
 

@@ -40,6 +40,8 @@ CORPORA = {     # the address of each --download and its MD5, which LIBRISPEECH/
 MEMBER = "LibriSpeech(/[A-Z]+[.]TXT|/{part}(/[0-9]+(/[0-9]+(/[0-9-]+([.]flac|[.]trans[.]txt))?)?)?)?"
 LARGEST_RATIO = 10          # of the size of what is unpacked and that of its archive: FLAC cannot be compressed
 SERVER_SECONDS = 30         # that a server may be silent
+IN_JSON = "; the .json beside each speaker's features names them"
+SURROGATE = re.compile("[\ud800-\udfff]")      # in a file name: a byte that is not UTF-8
 ORIGIN = ".origin.json"     # in a folder that --download made: which corpus it is
 
 
@@ -252,6 +254,9 @@ def speaker_files(source, config):
     if not source.is_dir():
         return ["."], {}
     files, others = audio.audio_files(source)
+    readable = [file for file in files if not SURROGATE.search(file)]
+    if len(readable) < len(files):
+        others["a name that is not UTF-8"], files = len(files) - len(readable), readable
     if config.tdsv_text in (None, "all"):
         return files, others
     said = [file for file in files if features.says(file, config.tdsv_text)]
@@ -463,7 +468,7 @@ def cache(config, sources, voices):
     key += [(os.path.basename(noise), features.size_and_time(pathlib.Path(noise))) for noise in noises]
     folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(json.dumps(key))}")
     _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))
-    common.print_skipped(losses)
+    common.print_skipped(losses, IN_JSON)
     return folder
 
 
@@ -506,7 +511,7 @@ def work(config):
                for part, sources in parts.items() if sources}
     stray = [path for path in sorted(pathlib.Path(config.raw_path).iterdir()) if path.suffix.lower() in audio.SUFFIXES]
     common.print_skipped([f"{path} lies in no speaker's folder" for path in stray]
-                  + [loss for _, lines in results.values() for loss in lines])
+                  + [loss for _, lines in results.values() for loss in lines], IN_JSON)
     totals = {part: numbers for part, (numbers, _) in results.items()}
     print(totals_table(totals))
     if not sum(numbers["segments"] for numbers in totals.values()):

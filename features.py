@@ -309,8 +309,9 @@ def text_of(file, speaker):
 
     That is backward of backward_03.wav, and 001 of p225_001.wav, a recording of p225.
     """
-    parts = re.split("[-_]", pathlib.PurePath(file).stem)
-    return parts[-1] if parts[0] == speaker else parts[0]
+    stem = normal_form(pathlib.PurePath(file).stem)
+    named = re.match(f"{re.escape(speaker)}[-_]", stem)
+    return re.split("[-_]", stem[named.end():])[-1] if named else re.split("[-_]", stem)[0]
 
 
 def says(file, text):

@@ -27,6 +27,18 @@ BARE = configuration.get_config(["--level", "none", "--floor_db", "none"])      
 VOICE = {"sr": 8000, "window": 0.025, "hop": 0.01, "top_db": 30.0}
 
 
+def test_a_link_upwards_gives_no_recording_twice(tmp_path):
+    (tmp_path / "anna" / "day").mkdir(parents=True)
+    for name in ("1.wav", "day/2.wav"):
+        soundfile.write(tmp_path / "anna" / name, tone(1), 16000)
+    (tmp_path / "anna" / "again").symlink_to(tmp_path / "anna")
+    (tmp_path / "anna" / "same").symlink_to(tmp_path / "anna" / "day")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "3.wav").touch()
+    (tmp_path / "anna" / "far").symlink_to(tmp_path / "elsewhere")
+    assert audio.audio_files(tmp_path / "anna")[0] == ["1.wav", "day/2.wav", "far/3.wav"]
+
+
 @pytest.mark.parametrize(("name", "options"), [
     ("a.wav", {"subtype": "PCM_U8"}), ("a.WAV", {"subtype": "PCM_16", "format": "WAV"}),
     ("a.wav", {"subtype": "PCM_24"}), ("a.wav", {"subtype": "PCM_32"}), ("a.wav", {"subtype": "FLOAT"}),

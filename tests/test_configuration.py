@@ -49,6 +49,7 @@ def test_given_lists_what_was_typed_even_the_default():
     (["--mask_channels", "40"], "--mask_channels is 40"),
     (["--sr", "8k"], "invalid int value: '8k'"),
     (["--train", "maybe"], "'maybe' is neither True nor False"),
+    (["--level", "loud"], "'loud' is neither a number nor none"),
     (["--loss", "triplet"], "invalid choice: 'triplet'"),
     (["--learning_rate", "0.1"], "unrecognized arguments: --learning_rate 0.1"),
     (["--iter", "5"], "unrecognized arguments: --iter 5"),
@@ -68,6 +69,7 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(argv, words, fails):
     (["--train", "--bend"], "--bend is True: .* give --speed too"),
     (["--train", "--speed", "0.1"], "--crop_max is 180, played faster by --speed 0.1: a stored .* frames; 163 fit"),
     (["--nfft", "128"], "--nfft is 128: a window of 0.025 s at 8000 Hz has 200 samples"),
+    (["--min_speech", "0.3"], "--min_speech is 0.3: 0.5 s of speech are the least that gives a segment"),
 ])
 def test_flags_that_do_not_fit_each_other(argv, words):
     with pytest.raises(common.InputError, match=words):
@@ -164,7 +166,19 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(command):
     os.close(read_end)
     with open(write_end, "wb") as closed:
         done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (2, b"")           # 1 would say: a different person
+
+
+def test_a_fault_of_ours_shows_where_and_is_no_verdict(capsys):
+    assert configuration.run(lambda config: 1 / 0, []) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_what_a_terminal_cannot_show_is_escaped():
+    code = "import configuration as c; exit(c.run(lambda config: print('\\u0141ukasz'), []))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False,
+                          env=os.environ | {"PYTHONIOENCODING": "cp1252"})
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"\\u0141ukasz", b"")
 
 
 def test_another_broken_pipe_is_an_error(capsys):

@@ -108,6 +108,7 @@ def test_bad_files_are_skipped_counted_and_named(tmp_path, capsys):
     soundfile.write(raw / "a" / "silent.wav", np.zeros(8000), 8000)
     soundfile.write(raw / "a" / "short.wav", tone(0.2, 8000), 8000)
     (raw / "a" / "notes.txt").touch()
+    shutil.copy2(raw / "a" / "short.wav", os.fsencode(raw / "a") + b"/\xff.wav")
     (raw / "empty").mkdir()
     assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
     out, err = capsys.readouterr()
@@ -118,7 +119,7 @@ def test_bad_files_are_skipped_counted_and_named(tmp_path, capsys):
     assert table["speakers without speech"] == ["1"]
     assert table["utterances"] == ["7"]
     assert table["dropped: cannot be read"] == table["dropped: is silent"] == ["1"]
-    assert table["ignored: .txt"] == ["1"]
+    assert table["ignored: .txt"] == table["ignored: a name that is not UTF-8"] == ["1"]
     assert sorted(path.name for path in (tmp_path / "train").glob("*.npy")) == ["a.npy", "b.npy"]
     utterances = {u.file: u for u in features.load_features(tmp_path / "train")[0][0].utterances}
     assert utterances["short.wav"].dropped.startswith("holds under 0.5 s")

@@ -1,6 +1,7 @@
 """The text-dependent mode: texts by file names, takes, lone takes, noise of pairs, and the whole way."""
 import json
 import shutil
+import unicodedata
 
 import librosa
 import numpy as np
@@ -67,6 +68,12 @@ def test_a_name_tells_the_text(file, said, not_said, text):
     assert features.says(file, said)
     assert not features.says(file, not_said)
     assert features.text_of(file, "p225") == text
+
+
+@pytest.mark.parametrize("name", ["anna_b", "anna-b", "jos\u00e9", "a_b_c"])
+def test_the_text_stands_behind_any_name(name):
+    for file in (f"{name}_001.wav", f"{name}-001.wav", unicodedata.normalize("NFD", f"{name}_001.wav")):
+        assert features.text_of(file, name) == "001"
 
 
 def test_takes_of_one_text_alone_are_kept_and_the_others_counted(phrases, tmp_path, capsys):
