@@ -69,7 +69,7 @@ def train(config):
     if chief and not config.restore:
         for name in ("thresholds.json", "encoder.tflite"):                                  # of a run that was deleted
             pathlib.Path(config.model_path, name).unlink(missing_ok=True)
-    notes += membership_notes(config, stored, training)
+    notes += membership_notes(config, stored, training) + pool_notes(trainer.pools, training)
     if chief:
         write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
     for line in training_summary(encoder, config, training, validation) + notes:
@@ -155,6 +155,13 @@ def membership_notes(config, stored, training):
         return []
     return [f"{len(changed)} training speakers came or went since this run began: its batches are not those of a run "
             "that never stopped"]
+
+
+def pool_notes(pools, training):
+    """Return a note where training speakers are in none of the Pools that batches are drawn from."""
+    left = len(training) - sum(len(pool.places) for pool in pools)
+    return [f"{left} of {len(training)} speakers do not train: their text, or all small corpora together, have fewer "
+            "than --speaker_number"] if left else []
 
 
 def write_config(config, stored, encoder, *, training, validation, notes):

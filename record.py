@@ -474,6 +474,7 @@ def follow_speakers(config):
     verifier, moments = verification.Verifier(config), []
     enrolments = verification.Enrolments(verifier)
     verification.print_losses(enrolments.voices())
+    verification.print_notes(verifier)
     if config.timeline:
         listening.write_moments(config.timeline, moments)       # what cannot be written is said before anybody speaks
     try:

@@ -132,7 +132,8 @@ class Service:
     def heard(self, verdict):
         """Return the Heard of a verification.Verdict."""
         sure = [*filter(verdict.sure_of, verdict.ratios), *[None] * verdict.sure]
-        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem, verdict.thresholds, verdict.notes, sure)
+        notes = list(dict.fromkeys([*verdict.notes, *self.verifier.notes]))
+        return Heard(verdict.scores, verdict.probe_seconds, verdict.problem, verdict.thresholds, notes, sure)
 
     def listen(self, lasting, threshold=None):
         """Begin to listen: to a probe, or, lasting, to who speaks now; to a threshold set by hand, if there is one."""

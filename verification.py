@@ -390,20 +390,17 @@ class Enrolments:
     """
 
     def __init__(self, verifier):
-        self.verifier, self.found, self.seen = verifier, {}, None
+        self.verifier, self.found = verifier, {}
         self.speaker = verifier.config.speaker if "speaker" in verifier.config.given else None
 
     def voices(self):
         """Return the Voices in config.enroll_path, or that of --speaker if typed; InputError if all fail."""
         path = pathlib.Path(self.verifier.config.enroll_path)
-        seen = features.size_and_time(path)
-        if seen != self.seen:
-            try:
-                self.found = self.read(path)
-            except InputError:
-                time.sleep(MOMENT_SECONDS)
-                self.found = self.read(path)
-            self.seen = seen
+        try:
+            self.found = self.read(path)
+        except InputError:
+            time.sleep(MOMENT_SECONDS)
+            self.found = self.read(path)
         return list(self.found.values())
 
     def read(self, path):
@@ -436,6 +433,12 @@ def print_losses(voices):
         f"{voice.name}: {line}" for voice in voices for line in voice.lost if not voice.problem])
 
 
+def print_notes(verifier):
+    """Print what must be known of a Verifier's scores on standard error."""
+    for note in dict.fromkeys(verifier.notes):
+        print("note:", note, file=sys.stderr)
+
+
 def print_verdicts(verifier, voices, recording=None):
     """Verify and print the verdicts; return the exit code: 0 if all are the same person, 2 if one has no verdict.
 
@@ -447,12 +450,11 @@ def print_verdicts(verifier, voices, recording=None):
         verdicts.append(verdict)
         if not config.json:
             print(verdict, flush=True)
-    notes = list(dict.fromkeys(verifier.notes))
     if config.json:
-        print(json.dumps({"model": str(config.model_path), "model_num": config.model_num, "notes": notes,
+        print(json.dumps({"model": str(config.model_path), "model_num": config.model_num,
+                          "notes": list(dict.fromkeys(verifier.notes)),
                           "verdicts": [verdict.as_dict() for verdict in verdicts]}))
-    for note in notes:
-        print("note:", note, file=sys.stderr)
+    print_notes(verifier)
     if any(verdict.problem for verdict in verdicts):
         return 2
     return 0 if all(verdict.same for verdict in verdicts) else 1

@@ -206,6 +206,9 @@ def test_a_batch_is_of_one_corpus():
         counts[kind] = counts.get(kind, 0) + 1
     assert counts["a",] / 400 == pytest.approx(48 / 60, abs=0.06)               # utterances
     assert counts["b",] / 400 == pytest.approx(6 / 60, abs=0.05)
+    assert model.pool_notes(pools, speakers) == []
+    pools = utils.speaker_pools(speakers, 4, 4, one_corpus=True)
+    assert model.pool_notes(pools, speakers)[0].startswith("3 of 15 speakers do not train: ")
 
 
 def test_a_batch_is_of_few_kinds_of_names():

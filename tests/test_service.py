@@ -1,6 +1,7 @@
 """The process that listens for the window."""
 import multiprocessing
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -108,6 +109,24 @@ def test_an_enrolment_is_embedded_again_only_where_it_changed(listener, voice, m
     listener.enroll("Bo", str(voice / "02.wav"))
     assert [len(heard.files) for heard in listener.enrolments.voices()] == [1, 2]
     assert embedded == ["Ana", "Bo", "Bo"]
+
+
+def test_recordings_that_are_enrolled_are_heard_as_they_are_now(listener, voice):
+    """A folder of audio for each speaker, as --enroll_path may be: its own time tells nothing of what lies below."""
+    ana = pathlib.Path(listener.config.enroll_path, "Ana")
+    ana.mkdir(parents=True)
+    for name, source in (("1.wav", "00.wav"), ("2.wav", "01.wav"), ("1.wav", "02.wav")):
+        shutil.copy(voice / source, ana / name)
+        (found,) = listener.enrolments.voices()
+        assert len(found.files) == len(list(ana.iterdir()))
+    expected = listener.verifier.embed_files("Ana", sorted(ana.iterdir()))
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+
+
+def test_what_must_be_known_of_the_model_stands_beside_the_verdict(listener, voice):
+    listener.enroll("Ana", str(voice / "00.wav"))
+    listener.verifier.notes += ["its features are unknown"] * 2
+    assert listener.verify(str(voice / "01.wav")).notes.count("its features are unknown") == 1
 
 
 def test_without_anybody_there_is_nothing_to_compare(listener, voice):
