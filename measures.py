@@ -246,7 +246,7 @@ class KnownTrials:
 
     scores: np.ndarray                      # (n,)
     labels: np.ndarray                      # (n,) True for a target trial
-    known: dict                             # {name: (n,)} as in KNOWN, NaN where it is not known
+    known: dict                             # {name: (n,)} as in TERMS, NaN where it is not known
     corpora: np.ndarray                     # (n,) numbers of the corpora they are of
     as_recorded: np.ndarray                 # (n,) True for those of whole probes without a condition, fully enrolled
 

@@ -54,6 +54,18 @@ class Findings:
     other_texts: measures.Scored = None         # the right speaker with the right text or another
 
 
+def open_model(config):
+    """Return the encoder, what its config.json holds and its thresholds, None without any.
+
+    InputError before any work where they lack what --far asks for.
+    """
+    encoder, stored = embedding.open_model(config)
+    thresholds = embedding.load_thresholds(config.model_path, config.model_num)
+    if thresholds:
+        embedding.choose_point(thresholds, config)
+    return encoder, stored, thresholds
+
+
 # ---- trial lists ------------------------------------------------------------------------------------------------
 
 def read_trials(path):
@@ -139,7 +151,7 @@ def score_trials(config):
         If audio is missing or without speech, unless config.allow_missing is set.
     """
     trials = read_trials(config.trials)
-    encoder, stored = embedding.open_model(config)
+    encoder, stored, thresholds = open_model(config)
     paths = find_recordings(sorted({name for trial in trials for name in trial[:2]}), config.raw_path)
     found = [path for path in paths.values() if path]
     speakers = listed_speakers(config, found) if config.conditions else {}
@@ -155,7 +167,7 @@ def score_trials(config):
     known = {name: speakers[paths[name]] for name in vectors if speakers}
     return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found, notes,
                     conditions=listed_conditions(encoder, known, scored, config) if known else [],
-                    stored=embedding.load_thresholds(config.model_path, config.model_num))
+                    stored=thresholds)
 
 
 def trials_left_out(config, paths, heard, n_trials, n_kept):
@@ -246,7 +258,7 @@ def trial_cosines(enrolled_vectors, probe_vectors, enrolled, probes):
 
 def score_speakers(config):
     """Enrol each test speaker and score all other utterances against all; return Findings. As model.test."""
-    encoder, stored = embedding.open_model(config)
+    encoder, stored, thresholds = open_model(config)
     speakers, notes = protocol.speakers_to_test(config, stored)
     embed_speaker = functools.partial(embedding.embed_speaker, encoder)
     evaluation = protocol.evaluate(embed_speaker, speakers, config.utterance_number)
@@ -262,7 +274,7 @@ def score_speakers(config):
     return Findings(encoder, evaluation.scored(), seconds, list(dict.fromkeys(speaker.path for speaker in speakers)),
                     evaluation.notes + embedding.model_notes(config, stored) + notes, evaluation,
                     speaker_conditions(embed_rows, speakers, evaluation, config),
-                    embedding.load_thresholds(config.model_path, config.model_num), trials, evaluation.other_texts())
+                    thresholds, trials, evaluation.other_texts())
 
 
 def speaker_conditions(embed_rows, speakers, evaluation, config):
@@ -417,6 +429,8 @@ def work(config):
             raise InputError(f"--{mode} is {value}: test.py only tests; python model.py --{mode} {value} does that")
     if config.conditions and "raw_path" not in config.given:
         raise InputError("--conditions is True: it needs audio, give --raw_path")
+    if config.snorm and not pathlib.Path(config.snorm).is_dir():
+        raise InputError(f"--snorm is {config.snorm}: there is no such folder")
     findings = score_trials(config) if config.trials else score_speakers(config)
     evaluation, scored = findings.evaluation, findings.scored
     if evaluation:

@@ -1,4 +1,4 @@
-"""What training and test share: batches, the GE2E equations, the protocol of enrolments and probes.
+"""What a training is made of: batches, the GE2E equations, the validation speakers, the course.
 
 The equations are numbered as in Wan, Wang, Papir, Lopez Moreno: Generalized End-to-End Loss for Speaker Verification
 (ICASSP 2018, arXiv 1710.10467), eq. 6 as the authors' page corrects it. N speakers, M utterances per speaker,

@@ -1,4 +1,6 @@
 """What the documents show runs: README's lines as a library, and the notebook."""
+import ast
+import importlib
 import pathlib
 import re
 import subprocess
@@ -30,6 +32,18 @@ def test_readmes_lines_go_from_a_file_to_a_d_vector_and_a_score(block_tensorflow
     anna, probe = (next(verifier.probes(voice / name)).centroid for name in ("00.wav", "01.wav"))
     np.testing.assert_allclose(np.array(vector.split(), float), probe, atol=1e-6)
     assert float(score) == pytest.approx(anna @ probe, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/experiments.md"])
+def test_what_the_lines_in_a_document_call_exists(name):
+    for lines in re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL):
+        nodes = list(ast.walk(ast.parse(lines)))
+        imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        rooms = {room: importlib.import_module(room) for room in imported if (ROOT / f"{room}.py").exists()}
+        called = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        assert rooms
+        assert [f"{node.value.id}.{node.attr}" for node in called
+                if node.value.id in rooms and not hasattr(rooms[node.value.id], node.attr)] == []
 
 
 def test_the_notebook_runs_and_is_kept_without_what_it_prints(block_tensorflow, tmp_path, monkeypatch):

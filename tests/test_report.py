@@ -366,6 +366,7 @@ def test_conditions_need_audio(fails, trained, made_features):
                  ) == "error: --conditions is True: it needs audio, give --raw_path"
 
 
-def test_a_rate_that_is_not_stored_is_said(fails, trained, made_features):
-    assert "--far is 0.02: " in fails(evaluation_script.main, "--model_path", trained, "--test_path",
-                                      made_features / "test", "--M", 3, "--far", "0.02")
+@pytest.mark.parametrize(("flag", "value", "words"), [("--far", "0.02", "--far is 0.02: "),
+                                                      ("--snorm", "gone", "--snorm is gone: there is no such folder")])
+def test_what_cannot_be_is_said_before_the_work(fails, trained, flag, value, words):
+    assert words in fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", flag, value)
