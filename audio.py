@@ -272,8 +272,8 @@ def frame_levels(wave, *, sr, window, hop):
     before, block = win_length // 2, math.gcd(win_length, hop_length)
     count = 1 + (len(wave) + 2 * before - win_length) // hop_length
     padded = np.zeros(-(-max(before + len(wave), (count - 1) * hop_length + win_length) // block) * block, np.float32)
-    padded[before:before + len(wave)] = wave
-    energies = np.square(padded).reshape(-1, block).sum(axis=1)
+    np.square(wave, out=padded[before:before + len(wave)])
+    energies = padded.reshape(-1, block).sum(axis=1)
     sums = sum(energies[first::hop_length // block][:count] for first in range(win_length // block))
     return 10 * np.log10(np.maximum(sums / win_length, 10 ** (QUIET_DB / 10)))
 
