@@ -134,6 +134,24 @@ print(common.work_on(faults) if sys.argv[1:] else faults())
     assert kept < 0.1 * given_back                  # pages of 4 KB; the arrays of one round have 391
 
 
+@pytest.mark.parametrize(("error", "shown"), [(KeyboardInterrupt, ""), (common.InputError, ""),
+                                              (RuntimeError, "ALSA complains")])
+def test_what_libraries_say_is_shown_with_a_fault_alone(capfd, error, shown):
+    def complain():
+        with common.quiet_libraries():
+            os.write(2, b"ALSA complains")
+            raise error("no")
+
+    with pytest.raises(error):
+        complain()
+    assert capfd.readouterr().err == shown
+
+
+def test_more_than_twenty_losses_are_counted(capsys):
+    common.print_skipped([f"{number}.wav" for number in range(23)], "; look elsewhere")
+    assert capsys.readouterr().err.splitlines()[19:] == ["skipped: 19.wav", "skipped: 3 more; look elsewhere"]
+
+
 def help_of(capsys, *argv):
     """Return the flags in the help of a command, and its number of lines."""
     with pytest.raises(SystemExit):
