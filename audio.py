@@ -64,8 +64,12 @@ def audio_files(folder):
     files, others, seen = [], collections.Counter(), set()
     for home, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         place = os.path.realpath(home)
-        folders[:] = [] if place in seen else sorted(name for name in folders if not name.startswith("."))
-        for name in [] if place in seen else names:
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
@@ -73,7 +77,6 @@ def audio_files(folder):
                 files.append(pathlib.Path(home, name).relative_to(folder).as_posix())
             else:
                 others[suffix or "no suffix"] += 1
-        seen.add(place)
     return sorted(files), others
 
 

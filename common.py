@@ -110,7 +110,7 @@ def work_on(function, *arguments):
 def keep_memory():
     """Let this process keep up to 256 MB that it frees, for the next recording.
 
-    glibc gives arrays of some 100 kB back to the system, which has to clear the pages of the next one: a quarter of the
+    glibc gives arrays of some 100 kB back to the system, which has to clear the pages of the next one: a fifth of the
     time that recordings take. Other C libraries have no mallopt.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):

@@ -57,8 +57,8 @@ def enrolment_sources(path, speaker=None):
         return {normal_form(path.stem): [path]}
     sources = {}
     for item in features.visible_paths(path):
-        if item.is_dir() and audio.audio_files(item)[0]:
-            add_source(sources, item.name, [item / file for file in audio.audio_files(item)[0]])
+        if item.is_dir() and (files := audio.audio_files(item)[0]):
+            add_source(sources, item.name, [item / file for file in files])
         elif item.suffix == ".npy":
             add_source(sources, item.stem, [item])
     direct = [item for item in features.visible_paths(path) if item.is_file() and item.suffix.lower() in audio.SUFFIXES]
