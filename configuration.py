@@ -202,8 +202,7 @@ def add_batch_flags(add):
     add("mask_channels", 0, "half of the crops lose a band of up to this many of the 40 mel channels", unit="channels",
         low=0, high=39)
     add("weigh", False, "draw speakers as often as they have utterances, up to M; else all alike")
-    add("one_corpus", False, "each batch is of speakers of one corpus (the --raw_path that they come from), and "
-        "of as few kinds of names as hold so many (cv-de-1f and cv-de-9a are of one kind, s01 and s02 of another)")
+    add("one_corpus", False, "each batch is of speakers of one corpus (the --raw_path that they come from)")
     add("copy_share", 0.6, "share of the crops that are of a copy of their utterance, where it has copies", low=0,
         high=1)
     add("speed", 0.0, "three of five speakers of a batch play up to this share faster or slower", low=0, high=0.5)

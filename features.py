@@ -294,11 +294,6 @@ def person_of(name):
     return name.partition("/")[0]
 
 
-def kind_of(name):
-    """Return what a person's name may tell of language or channel: all before its last hyphen, or its first digit."""
-    return name.rpartition("-")[0] or re.match(r"\D*", name)[0]
-
-
 def people(speakers):
     """Return the names of the persons among speakers, each once."""
     return list(dict.fromkeys(speaker.person for speaker in speakers))

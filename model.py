@@ -158,8 +158,8 @@ def membership_notes(config, stored, training):
 
 
 def pool_notes(pools, training):
-    """Return a note where training speakers are in none of the Pools that batches are drawn from."""
-    left = len(training) - sum(len(pool.places) for pool in pools)
+    """Return a note where training speakers are in none of the pools that batches are drawn from."""
+    left = len(training) - sum(len(places) for _, places, _ in pools)
     return [f"{left} of {len(training)} speakers do not train: their text, or all small corpora together, have fewer "
             "than --speaker_number"] if left else []
 

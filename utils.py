@@ -9,7 +9,6 @@ import csv
 import io
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -54,8 +53,8 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
     crop : (int, int)
         Shortest and longest crop, in frames.
     rng : np.random.Generator
-    pools : list of Pool, optional
-        The Pools of speaker_pools; without them all speakers are drawn alike.
+    pools : list, optional
+        Of speaker_pools; without them all speakers are drawn alike.
     copy_share : float
         How often a crop is taken from a copy of its utterance under another condition, where there are copies.
     speed : float
@@ -84,41 +83,14 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
     return batch.reshape(n * m, length, N_MELS)
 
 
-class Pool(NamedTuple):
-    """Speakers that a batch may be of.
-
-    chance : float, of a batch to be of them
-    places : np.ndarray of int, shape (P,), where they stand in the list of all
-    chances : np.ndarray, shape (P,), of each to be drawn; None where all are drawn alike
-    kinds : np.ndarray of int, shape (P,), what their names have in common; None where it does not matter
-    """
-
-    chance: float
-    places: np.ndarray
-    chances: np.ndarray | None
-    kinds: np.ndarray | None
-
-    def draw(self, n, rng):
-        """Draw the places (n,) of n different speakers, of as many kinds as it takes, which are drawn first."""
-        places, chances = self.places, self.chances
-        if self.kinds is not None:
-            sizes = np.bincount(self.kinds)
-            shares = np.bincount(self.kinds, chances) / (len(places) if chances is None else 1)
-            order = rng.choice(len(sizes), len(sizes), replace=False, p=shares)
-            enough = np.searchsorted(np.cumsum(sizes[order]), n) + 1
-            mine = np.isin(self.kinds, order[:enough])
-            places, chances = places[mine], None if chances is None else chances[mine] / chances[mine].sum()
-        return places[rng.choice(len(places), n, replace=False, p=chances)]
-
-
 def speaker_pools(speakers, n, m, *, weigh=False, one_corpus=False):
-    """Return the Pools that batches of n speakers are drawn from.
+    """Return what batches are drawn from: pools, as a list of (chance, places (P,) of its speakers, their chances).
 
-    With `weigh`, one is drawn as often as it has utterances, up to m: one with a single recording, whose crops share
-    room, microphone and mood, 1 / m as often as one with m. With `one_corpus`, each corpus is a pool, and a batch is of
-    few kinds of names (`features.kind_of`), so that no channel or language tells its speakers apart; a pool is drawn as
-    often as it has utterances, and corpora with fewer than n speakers count as one. Each text is a pool in any case.
-    InputError where no pool holds n speakers.
+    The chances (P,) within a pool are None where all are drawn alike. With `weigh`, one is drawn as often as it has
+    utterances, up to m: one with a single recording, whose crops share room, microphone and mood, 1 / m as often as one
+    with m. With `one_corpus`, each corpus is a pool, so that no channel or language tells the speakers of a batch
+    apart; it is drawn as often as it has utterances, and corpora with fewer than n speakers count as one. Each text is
+    a pool in any case. InputError where no pool holds n speakers.
     """
     groups = [(speaker.text, speaker.corpus if one_corpus else "") for speaker in speakers]
     sizes = collections.Counter(groups)
@@ -129,19 +101,17 @@ def speaker_pools(speakers, n, m, *, weigh=False, one_corpus=False):
     if not members:
         raise InputError(f"--speaker_number is {n}: no text, all of whose speakers a batch is of, has so many: lower "
                          "it")
-    total = utterances[np.concatenate(members)].sum()
-    weights = [np.minimum(utterances[places], m) for places in members]
-    kinds = [np.unique([features.kind_of(speakers[place].person) for place in places], return_inverse=True)[1]
-             for places in members]
-    return [Pool(utterances[places].sum() / total, places, weight / weight.sum() if weigh else None,
-                 kind if one_corpus else None)
-            for places, weight, kind in zip(members, weights, kinds, strict=True)]
+    chances = np.array([utterances[places].sum() for places in members]) / utterances[np.concatenate(members)].sum()
+    weights = [np.minimum(utterances[places], m) if weigh else None for places in members]
+    return [(chance, places, None if weight is None else weight / weight.sum())
+            for chance, places, weight in zip(chances, members, weights, strict=True)]
 
 
 def draw_speakers(pools, n, rng):
-    """Draw n different speakers of one of the Pools; return their places (n,)."""
-    number = int(rng.choice(len(pools), p=[pool.chance for pool in pools])) if len(pools) > 1 else 0
-    return pools[number].draw(n, rng)
+    """Draw n different speakers of one of the pools that speaker_pools returns; return their places (n,)."""
+    number = int(rng.choice(len(pools), p=[chance for chance, *_ in pools])) if len(pools) > 1 else 0
+    _, places, chances = pools[number]
+    return places[rng.choice(len(places), n, replace=False, p=chances)]
 
 
 def draw_speeds(speed, rng, bend=False):

@@ -1,5 +1,4 @@
 """Copies under other conditions: preprocessing makes them, training draws them, validation hears them."""
-import collections
 import functools
 import json
 import os
@@ -209,23 +208,6 @@ def test_a_batch_is_of_one_corpus():
     assert model.pool_notes(pools, speakers) == []
     pools = utils.speaker_pools(speakers, 4, 4, one_corpus=True)
     assert model.pool_notes(pools, speakers)[0].startswith("3 of 15 speakers do not train: ")
-
-
-def test_a_batch_is_of_few_kinds_of_names():
-    """Speakers of 8, 5 and 2 of a kind: four are of one of the greater kinds alone, or of that and the smallest."""
-    names = [f"x-en-{i}f" for i in range(8)] + [f"x-de-f{i}" for i in range(5)] + ["s1", "s2"]
-    speakers = [features.Speaker(name, None, (features.Utterance("a", 0, 1),) * (4 if name[0] == "s" else 1), "x")
-                for name in names]
-    for weigh, small in ((False, 2 / 15), (True, 8 / 21)):
-        pools, found = utils.speaker_pools(speakers, 4, 5, weigh=weigh, one_corpus=True), collections.Counter()
-        for seed in range(500):
-            places = utils.draw_speakers(pools, 4, np.random.default_rng(seed))
-            assert len(set(places)) == 4
-            found[tuple(sorted({features.kind_of(names[place]) for place in places}))] += 1
-        assert found.keys() == {("x-en",), ("x-de",), ("s", "x-en"), ("s", "x-de")}
-        english = found["x-en",] + found["s", "x-en"]
-        assert english / 500 == pytest.approx(8 / 13, abs=0.06)
-        assert found["s", "x-en"] + found["s", "x-de"] <= 500 * (small + 0.06)
 
 
 @pytest.fixture(scope="module")
