@@ -44,12 +44,12 @@ class InputError(ValueError):
         self.window = " ".join((window or message).splitlines())
 
 
-def print_skipped(losses, others=""):
-    """Name the first 20 files that gave nothing on standard error, and how many `others` there are, in words."""
+def print_skipped(losses, where=""):
+    """Name the first 20 files that gave nothing on standard error; count the others, and say where these are named."""
     for loss in losses[:20]:
         print("skipped:", loss, file=sys.stderr)
     if len(losses) > 20:
-        print(f"skipped: {len(losses) - 20} more{others}", file=sys.stderr)
+        print(f"skipped: {len(losses) - 20} more{where}", file=sys.stderr)
 
 
 # ---- long work --------------------------------------------------------------------------------------------------
