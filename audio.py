@@ -30,7 +30,7 @@ QUIET_DB = -100.0            # of full scale: the level of digital silence
 SNR_RANGE = (-10.0, 50.0)    # dB, of the estimates
 BAND_DB = 45.0               # the band ends where the spectrum lies this much below its peak
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
-STFT_BLOCK = 128             # frames transformed at a time; they stay in the processor's cache
+STFT_BLOCK = 256             # frames transformed at a time; they stay in the processor's cache
 CONTAINER_SUFFIXES = {".3g2", ".3gp", ".3gpp", ".aac", ".amr", ".awb", ".m4a", ".m4v", ".mka", ".mkv", ".mov", ".mp4",
                       ".webm"}                     # of telephones, browsers, cameras: PyAV reads them
 SUFFIXES = CONTAINER_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
@@ -275,8 +275,9 @@ def frame_levels(wave, *, sr, window, hop):
     before, block = win_length // 2, math.gcd(win_length, hop_length)
     count = 1 + (len(wave) + 2 * before - win_length) // hop_length
     padded = np.zeros(-(-max(before + len(wave), (count - 1) * hop_length + win_length) // block) * block, np.float32)
-    np.square(wave, out=padded[before:before + len(wave)])
-    energies = padded.reshape(-1, block).sum(axis=1)
+    padded[before:before + len(wave)] = wave
+    blocks = padded.reshape(-1, block)
+    energies = np.einsum("ij,ij->i", blocks, blocks)
     sums = sum(energies[first::hop_length // block][:count] for first in range(win_length // block))
     return 10 * np.log10(np.maximum(sums / win_length, 10 ** (QUIET_DB / 10)))
 
@@ -321,12 +322,17 @@ def voiced_stretches(wave, *, sr, window, hop, top_db, floor_db=None):
     if peak < SILENT_PEAK:
         return np.empty((0, 2), int), QUIET_DB
     levels = frame_levels(wave / peak, sr=sr, window=window, hop=hop)               # so that silence is -100 dB of it
-    loudest, noise = levels.max(), np.percentile(levels, FLOOR_PERCENTILE)
+    loudest, noise = levels.max(), percentile(levels, FLOOR_PERCENTILE)
     if floor_db is not None:
         top_db = min(top_db, max(loudest - noise - floor_db, LEAST_TOP_DB))
     changes = np.flatnonzero(np.diff(levels > loudest - top_db, prepend=False, append=False))
     stretches = np.minimum(changes * round(hop * sr), len(wave)).reshape(-1, 2)
     return stretches, max(float(noise + 20 * np.log10(peak)), QUIET_DB)
+
+
+def percentile(values, percent):
+    """Return the percentile of values (n,) that np.percentile finds, in a tenth of its time."""
+    return np.interp(percent / 100 * (len(values) - 1), np.arange(len(values)), np.sort(values))
 
 
 def at_level(speech, decibels):
@@ -426,8 +432,8 @@ def log_mel(wave, *, sr, nfft, window, hop):
     for start in range(0, len(windows), STFT_BLOCK):
         part = windows[start:start + STFT_BLOCK]
         np.multiply(part, hann, out=block[:len(part), :win_length])
-        spectrum = scipy.fft.rfft(block[:len(part)])                         # (frames, 1 + nfft // 2)
-        power[start:start + STFT_BLOCK] = (mel @ (spectrum.real**2 + spectrum.imag**2).T).T
+        magnitude = np.abs(scipy.fft.rfft(block[:len(part)]))                # (frames, 1 + nfft // 2)
+        power[start:start + STFT_BLOCK] = (mel @ np.square(magnitude, out=magnitude).T).T
     return np.log10(power + np.float32(1e-6))
 
 

@@ -75,10 +75,10 @@ def random_batch(speakers, n, m, *, crop, rng, pools=None, copy_share=0.0, speed
     common = draw_speeds(speed, rng, bend) if one_speed else None
     for i, speaker in enumerate(speakers[number] for number in drawn):
         tempo, *pitch = common or draw_speeds(speed, rng, bend)
-        features, frames = speaker.load(), math.ceil(length * tempo)
-        for j, row in enumerate(draw_rows(speaker.voiced, m, rng, copy_share)):
-            start = int(rng.integers(features.shape[2] - frames + 1))
-            part = features[row, :, start:start + frames].T
+        segments, frames = speaker.read(draw_rows(speaker.voiced, m, rng, copy_share)), math.ceil(length * tempo)
+        for j, segment in enumerate(segments):
+            start = int(rng.integers(segment.shape[1] - frames + 1))
+            part = segment[:, start:start + frames].T
             batch[i, j] = part if tempo == 1 else play_at_speed(part, tempo, length, centres, pitch)
     return batch.reshape(n * m, length, N_MELS)
 

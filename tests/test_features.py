@@ -137,12 +137,16 @@ def test_a_feature_file_that_is_gone_is_named(write_features):
         speaker.load()
 
 
-@pytest.mark.parametrize("write", [
+WRITERS = [
     lambda file, rows: np.save(file, rows, allow_pickle=False),
     lambda file, rows: np.save(file, np.asfortranarray(rows), allow_pickle=False),
     lambda file, rows: np.save(file, rows.astype(float), allow_pickle=False),
+    lambda file, rows: np.save(file, rows.astype(">f4"), allow_pickle=False),
     lambda file, rows: np.lib.format.write_array(file, rows, version=(2, 0)),
-    lambda file, rows: features.write_rows(file, [rows[:1], rows[1:]])])
+    lambda file, rows: features.write_rows(file, [rows[:1], rows[1:]])]
+
+
+@pytest.mark.parametrize("write", WRITERS)
 def test_the_head_of_a_feature_file_tells_its_shape(tmp_path, write):
     path = tmp_path / "s0.npy"
     with open(path, "wb") as file:
@@ -152,6 +156,23 @@ def test_the_head_of_a_feature_file_tells_its_shape(tmp_path, write):
     path.write_bytes(whole[:-4])
     with pytest.raises(InputError, match=r"s0\.npy is not a feature file"):
         features.features_shape(path)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_rows_that_are_read_are_those_of_the_memory_map(tmp_path, write):
+    path, rows = tmp_path / "s0.npy", np.random.default_rng(0).normal(size=(5, 40, 180)).astype(np.float32)
+    with open(path, "wb") as file:
+        write(file, rows)
+    speaker = features.Speaker("s0", path, ())
+    np.testing.assert_array_equal(speaker.read([4, 0, 0, np.int64(2)]), rows[[4, 0, 0, 2]])
+    with pytest.raises(InputError, match=r"s0\.npy has 5 rows"):
+        speaker.read([0, 5])
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match=r"s0\.npy is not a feature file"):
+        speaker.read([0])
+    path.unlink()
+    with pytest.raises(InputError, match=r"s0\.npy is gone"):
+        speaker.read([0])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
