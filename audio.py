@@ -68,13 +68,14 @@ def audio_files(folder):
             folders.clear()
             continue
         seen.add(place)
+        below = pathlib.Path(home).relative_to(folder)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
             if suffix in SUFFIXES:
-                files.append(pathlib.Path(home, name).relative_to(folder).as_posix())
+                files.append((below / name).as_posix())
             else:
                 others[suffix or "no suffix"] += 1
     return sorted(files), others
@@ -335,20 +336,20 @@ def percentile(values, percent):
     return np.interp(percent / 100 * (len(values) - 1), np.arange(len(values)), np.sort(values))
 
 
-def at_level(speech, decibels):
-    """Return voiced speech (V,) at a level in dB of full scale; None leaves it, and silence stays."""
-    if decibels is None or not speech.any():
+def at_level(speech, decibels, level=None):
+    """Return voiced speech (V,), whose own level may be known, at one in dB of full scale; None leaves it."""
+    if decibels is None or not speech.any():                                # silence stays
         return speech
-    return speech * np.float32(10 ** ((decibels - level_db(speech)) / 20))
+    return speech * np.float32(10 ** ((decibels - (level_db(speech) if level is None else level)) / 20))
 
 
-def estimate_snr(speech, noise):
-    """Estimate the signal-to-noise ratio of a recording in dB, given its voiced speech (V,) and noise floor in dB.
+def estimate_snr(level, noise):
+    """Estimate the signal-to-noise ratio of a recording in dB, given the levels of its voiced speech and of its noise.
 
     What the speech holds beyond the noise is the signal.
     """
     noise = 10 ** (noise / 10)
-    ratio = 10 * np.log10(max(10 ** (level_db(speech) / 10) - noise, 1e-12) / noise)
+    ratio = 10 * np.log10(max(10 ** (level / 10) - noise, 1e-12) / noise)
     return round(float(np.clip(ratio, *SNR_RANGE)), 1)
 
 
@@ -481,10 +482,11 @@ def speech_frames(wave, config):
 def frames_of_speech(speech, noise, config):
     """Return the log-mel frames (T, 40) of voiced speech (V,) with a noise floor in dB, and what is known of it."""
     known = {"speech_seconds": len(speech) / config.sr, "snr": None, "bandwidth": None}
-    frames = log_mel(at_level(speech, config.level), sr=config.sr, nfft=config.nfft, window=config.window,
+    level = level_db(speech) if len(speech) else QUIET_DB
+    frames = log_mel(at_level(speech, config.level, level), sr=config.sr, nfft=config.nfft, window=config.window,
                      hop=config.hop)
     if known["speech_seconds"] >= least_seconds(config):
-        known |= {"snr": estimate_snr(speech, noise), "bandwidth": estimate_bandwidth(frames, config.sr)}
+        known |= {"snr": estimate_snr(level, noise), "bandwidth": estimate_bandwidth(frames, config.sr)}
     return frames, known
 
 
