@@ -71,7 +71,7 @@ def audio_files(folder):
         below = pathlib.Path(home).relative_to(folder)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()
+            suffix = os.path.splitext(name)[1].lower().encode(errors="replace").decode()      # or it is not UTF-8
             if name.startswith("."):
                 continue
             if suffix in SUFFIXES:

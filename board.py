@@ -1,4 +1,4 @@
-"""How the window looks, and what it draws of its own: level meter, scale of scores, bars, the line of who speaks."""
+"""How the window looks, and what it draws of its own: level meter, scale of scores, threshold, bars, who speaks."""
 import math
 
 import listening
@@ -251,6 +251,50 @@ def clock(seconds):
 
 
 # ---- the tab ----------------------------------------------------------------------------------------------------
+
+class ThresholdBar:
+    """The threshold's slider and its error rates; `value` is None where the model stores none."""
+
+    def __init__(self, parent, on_change):
+        bar, self.on_change = ttk.Frame(parent), on_change
+        self.value, self.loaded, self.place = None, None, tk.DoubleVar()
+        bar.grid(sticky="ew", pady=(0, gap_of(parent)))
+        self.readout, self.rates = ttk.Label(bar, text="Threshold"), ttk.Label(bar, foreground=MUTED)
+        self.slider = ttk.Scale(bar, from_=-1, to=1, variable=self.place, command=self.move)
+        for key, step in (("<Left>", -0.005), ("<Right>", 0.005), ("<Down>", -0.05), ("<Up>", 0.05)):
+            self.slider.bind(key, lambda event, step=step: self.move(self.place.get() + step) or "break")
+        self.reset_button = ttk.Button(bar, text="Reset", command=lambda: self.set(self.loaded.threshold))
+        self.rates.pack(side="bottom", anchor="w")
+        self.readout.pack(side="left")
+        self.reset_button.pack(side="right")
+        self.slider.pack(side="left", fill="x", expand=True, padx=gap_of(parent))
+
+    def adopt(self, loaded):
+        """Take the threshold and the error rates of the model, service.Loaded."""
+        self.loaded = loaded
+        self.set(loaded.threshold)
+
+    def move(self, value):
+        """Set the threshold by hand, in half hundredths."""
+        self.set(round(200 * min(max(float(value), -1), 1)) / 200)
+
+    def set(self, value):
+        """Set the threshold, None for none: the error rates follow, the stored ones where they are."""
+        self.value = value
+        self.place.set(value or 0)
+        far, frr = (None, None) if value is None else self.loaded.rates[round(200 * (min(max(value, -1), 1) + 1))]
+        if value is not None and value == self.loaded.threshold:
+            far, frr = self.loaded.measured
+        self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
+        self.rates.configure(text="The slider sets one by hand." if value is None else
+                             "Its error rates are not measured." if far is None else
+                             f"FAR {far:.1%} of others pass a comparison, FRR {frr:.1%} of the right ones fail it.")
+        self.on_change()
+
+    def is_moved(self):
+        """Tell whether it is set by hand: then bare scores decide, and no ratios."""
+        return not self.loaded or self.value != self.loaded.threshold
+
 
 class Conversation:
     """Who speaks now: its buttons, the name, the level, and the line of who spoke when."""

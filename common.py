@@ -2,6 +2,7 @@
 import concurrent.futures
 import contextlib
 import ctypes
+import errno
 import functools
 import gc
 import importlib
@@ -70,6 +71,22 @@ def interrupts_ignored():
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def interrupts_later():
+    """Hold Ctrl-C back while files are written that belong together."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager
@@ -282,7 +299,7 @@ def write_whole(path, write, private=False):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")      # two programs may write at once
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")      # two programs may write at once
     try:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0),
                              0o600 if private else 0o666)
@@ -291,6 +308,16 @@ def write_whole(path, write, private=False):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path):
+    """Raise OSError where a file could not be written, without a change to what is there."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    beside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
+    write_whole(beside, lambda file: None)
+    beside.unlink()
 
 
 def remove_parts(folder):

@@ -29,6 +29,7 @@ NEIGHBOURS = 50              # other voices that may babble behind a speaker
 HUMS = (50, 60)              # Hz of the mains
 ROOMS = 32                   # simulated rooms of each reverberation time
 RT60_STEP = 0.05             # s between reverberation times of rooms that are drawn
+MIXED_SUFFIXES = {".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".wav"}     # of noise that audiomentations reads
 PIECE_SECONDS = 30           # of each piece of noise that is cut from pairs of recordings
 PHONE_RATE = 8000            # Hz
 PHONE_BAND = (300, 3400)     # Hz
@@ -117,7 +118,7 @@ def hum(wave, sr, rng, *, snr):
 def recorded_noise(wave, sr, rng, *, files, snr):
     """Add a part of one of some recordings of noise, repeated where it is shorter."""
     path, overall = files[int(rng.integers(len(files)))], overall_snr(wave, sr, snr)
-    if pathlib.Path(path).suffix.lower() in audio.CONTAINER_SUFFIXES:           # audiomentations does not read them
+    if pathlib.Path(path).suffix.lower() not in MIXED_SUFFIXES:
         noise = container_noise(path, sr)
         start = int(rng.integers(max(1, len(noise) - len(wave) + 1)))
         return mix(wave, np.resize(noise[start:start + len(wave)], len(wave)), sr, snr)
@@ -141,12 +142,23 @@ def babble(wave, sr, rng, *, voices, snr):
     number = min(int(rng.integers(BABBLERS[0], BABBLERS[1] + 1)), len(voices))
     for voice in rng.choice(len(voices), number, replace=False):
         files = recordings_of(voices[voice])
-        if not files:
+        talk = talk_of(files, int(rng.integers(len(files))), sr) if files else ()
+        if not len(talk):
             continue
-        talk = speech_of(audio.load_audio(files[int(rng.integers(len(files)))], sr), sr)
         talk = np.roll(np.resize(talk, len(wave)), rng.integers(len(wave)))
         noise += talk * 10 ** ((rng.uniform(-3, 3) - audio.level_db(talk)) / 20)
     return mix(wave, noise, sr, snr) if noise.any() else wave
+
+
+def talk_of(files, first, sr):
+    """Return the speech (S,) of the first recording from a place on that can be read, nothing where none can."""
+    for path in (*files[first:], *files[:first]):
+        try:
+            return speech_of(audio.load_audio(path, sr), sr)
+        except InputError as error:                 # preprocessing names it
+            if isinstance(error.__cause__, ImportError):
+                raise
+    return ()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -372,6 +372,11 @@ def flag_problems(config):
     for name, flag in flags().items():
         if flag.problem(getattr(config, name)):
             yield flag.problem(getattr(config, name))
+        if isinstance(getattr(config, name), str) and not getattr(config, name).isascii():
+            try:
+                getattr(config, name).encode()
+            except UnicodeEncodeError:
+                yield f"--{name} is {getattr(config, name)!r}: it is not UTF-8; rename it"
         for other in set_flags.intersection(flag.excludes if name in set_flags else ()):
             yield f"--{name} and --{other} contradict each other: give one of the two"
     if bool(config.clean_path) != bool(config.noisy_path):
@@ -404,7 +409,8 @@ def settle(config):
     """Give what was not typed its value in text-dependent mode, where a take is short and read whole."""
     whole = int(config.tdsv_frame / (1 + config.speed))
     for name, value in (("crop_min", whole), ("crop_max", whole), ("min_speech", TAKE_SECONDS), ("seconds", 3.0)):
-        if name not in config.given and getattr(config, name) == flags()[name].default:
+        kept = config.restore and name.startswith("crop")              # the run has said it
+        if name not in config.given and not kept and getattr(config, name) == flags()[name].default:
             setattr(config, name, value)
 
 
@@ -418,7 +424,7 @@ def check_relations(config):
     if config.min_speech < least_seconds(config):
         raise InputError(f"--min_speech is {config.min_speech:g}: {least_seconds(config):g} s of speech are the least "
                          "that gives a segment")
-    samples = config.window * config.sr
+    samples = round(config.window * config.sr, 6)
     if samples > config.nfft:
         raise InputError(f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has {samples:.0f} "
                          "samples, so --nfft must be at least that")
@@ -486,6 +492,8 @@ def run(work, argv=None, command=None, doc=""):
     except (InputError, OSError) as error:
         if not isinstance(error, BrokenPipeError) or output_is_read():
             print(f"error: {error}", file=sys.stderr)
+    except MemoryError as error:
+        print(f"error: there is not enough memory: {error}", file=sys.stderr)
     except Exception:
         traceback.print_exc()
     return 2

@@ -206,6 +206,11 @@ class Copies:
     slots: tuple = ()
     around: conditions.Surroundings = conditions.Surroundings()     # noqa: RUF009
 
+    @property
+    def are_named(self):
+        """Whether they are under conditions that a test names."""
+        return self.slots != copy_slots(len(self.slots))
+
 
 def process_speaker(name, source, folder, config, copies):
     """Make <name>.npy and <name>.json from a speaker's folder: only what is missing, or all where something changed.
@@ -226,7 +231,7 @@ def process_speaker(name, source, folder, config, copies):
     """
     path = pathlib.Path(folder, f"{name}.npy")
     files, others = speaker_files(source, config)
-    if config.tdsv and has_lone_take(name, files, config):
+    if config.tdsv and has_lone_take(name, files, config) and not copies.are_named:
         copies = replace(copies, slots=copy_slots(config.copies or config.noise_filenum))
     stamps = [features.size_and_time(source / file) for file in files]
     old, _ = features.read_record(path)
@@ -234,7 +239,7 @@ def process_speaker(name, source, folder, config, copies):
         raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
     if old and old["segments"] and not files:
         return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
-    if old and is_unchanged(old, source, files, stamps, config) and path.exists() == (old["segments"] > 0):
+    if old and is_unchanged(old, source, files, stamps, config) and has_rows(path, old["segments"]):
         record, missing = old, [slot for slot in copies.slots if slot not in old.get("slots", [])]
         if not missing or not old["segments"]:
             return old
@@ -247,6 +252,14 @@ def process_speaker(name, source, folder, config, copies):
     record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]}
     features.write_features(folder, record, parts)
     return record
+
+
+def has_rows(path, number):
+    """Tell whether a feature file has that many rows, or is not there where there are none."""
+    try:
+        return (features.features_shape(path)[0] if path.exists() else 0) == number
+    except InputError:                  # cut short
+        return False
 
 
 def speaker_files(source, config):
@@ -397,8 +410,8 @@ def record_losses(record):
 def folder_totals(folder):
     """Return the counts of all speakers in a feature folder, those of earlier runs too."""
     totals = collections.Counter()
-    for path in folder.glob("*.json"):
-        if path.name != "manifest.json":
+    for path in visible_paths(folder):
+        if path.suffix == ".json" and path.name != "manifest.json":
             totals.update(record_totals(features.read_record(path)[0]))
     return totals
 

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -238,8 +239,15 @@ def choose_model(config):
 
 def checkpoint_numbers(model_path):
     """Return the numbers of the checkpoints in a model folder, ascending."""
-    paths = pathlib.Path(model_path, "Check_Point").glob("model.ckpt-*.index")
-    return sorted(int(path.stem.rpartition("-")[2]) for path in paths)
+    names = [path.name for path in pathlib.Path(model_path, "Check_Point").glob("model.ckpt-*.index")]
+    found = [re.fullmatch(r"model\.ckpt-(\d+)\.index", name) for name in names]             # no "model.ckpt-5 (copy)"
+    return sorted(int(match[1]) for match in found if match)
+
+
+def holds_model(model_path):
+    """Tell whether a folder holds a model: checkpoints, or what listens alone."""
+    listens = all(pathlib.Path(model_path, name).exists() for name in ("config.json", "encoder.tflite"))
+    return bool(checkpoint_numbers(model_path)) or listens
 
 
 def checkpoint_path(model_path, number):
@@ -415,6 +423,8 @@ def choose_point(stored, config):
     flags = "" if config.far is None else f"--far is {config.far}: "
     names = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
     remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
+    if config.far not in (None, *measures.FALSE_ALARMS):
+        remedy = f"choose {' or '.join(map(str, measures.FALSE_ALARMS))}, which can be stored"
     raise InputError(f"{flags}{config.model_path} stores {names} for checkpoint {config.model_num}; {remedy}, or "
                      "give --threshold", f"The model stores {names}; {remedy}.")
 
@@ -448,8 +458,10 @@ def parse_thresholds(stored):
     rates = [point[name] for point in [points["eer"], *points.values()] for name in ("far", "frr")]
     rates += [*curve["far"], *curve["frr"]]
     calibration = parse_calibration(stored["calibration"]) if "calibration" in stored else []
-    rates += [point[name] for point in points.values() for name in ("far_all", "frr_all") if name in point]
-    others = [point[name] for point in points.values() for name in ("threshold", "llr") if name in point]
+    rates += [point[name] for point in points.values() for name in ("far_all", "frr_all")
+              if point.keys() & {"far_all", "frr_all"}]
+    others = [point[name] for point in points.values() for name in ("threshold", "llr")
+              if name == "threshold" or name in point]
     others.append(best.get("valid_loss", 0))
     if any(type(number) not in (int, float) for number in rates + calibration + others):
         raise ValueError("what must be a number is none")

@@ -130,6 +130,12 @@ def write_checkpoint(checkpoint, model_path, number):
         os.replace(f"{part}{suffix}", f"{path}{suffix}")
 
 
+def check_name(flag, folder):
+    """Raise InputError where TensorFlow would write checkpoints into a folder and never find them there."""
+    if re.search(r"[*?\[\]]", str(folder)):
+        raise InputError(f"--{flag} is {folder}: *, ? and [] are a pattern to TensorFlow; name another folder")
+
+
 def restore_checkpoint(checkpoint, path):
     """Read a checkpoint's variables; InputError where they are damaged or not those of this network."""
     try:
@@ -207,6 +213,8 @@ def choose_strategy(config):
     try:
         cluster = json.loads(os.environ["TF_CONFIG"])
         worker, workers = cluster["task"]["index"], cluster["cluster"]["worker"]
+        if set(cluster["cluster"]) != {"worker"}:
+            raise ValueError("its cluster has others than workers, the first of which is the chief here")
         if not isinstance(workers[worker], str) or cluster["task"]["type"] != "worker":
             raise ValueError(f"{workers[worker]!r} is no address of a worker")
     except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -260,7 +268,8 @@ def export_model(config):
     if "ancestor" in embedding.load_config(source):
         raise InputError(f"--model_path is {source}: an ancestor's model is used as it is; copy its folder")
     encoder, trained = load_encoder(source, config.model_num)
-    if embedding.checkpoint_numbers(target) or (target / "features.json").exists():
+    check_name("export", target)
+    if embedding.holds_model(target) or (target / "features.json").exists():
         raise InputError(f"--export is {target}: there is a model already; name another folder")
     target.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):

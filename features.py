@@ -286,7 +286,7 @@ def load_features(folder):
         If there are none, or a file does not fit its description.
     """
     folder, settings = pathlib.Path(folder), read_settings(folder)
-    paths = sorted(folder.glob("*.npy"))
+    paths = sorted(path for path in folder.glob("*.npy") if not path.name.startswith("."))
     if not paths:
         raise InputError(f"{folder} holds no features: make them with python data_preprocess.py --raw_path DIR")
     if len(paths) > MANY_FILES:
@@ -306,7 +306,7 @@ def fetch(paths):
 
 def speakers_without_speech(folder):
     """Return the names of the speakers of a feature folder none of whose files holds speech."""
-    paths = [path for path in sorted(pathlib.Path(folder).glob("*.json")) if path.name != "manifest.json"]
+    paths = [path for path in visible_paths(folder) if path.suffix == ".json" and path.name != "manifest.json"]
     return [path.stem for path in paths if not path.with_suffix(".npy").exists()]
 
 
@@ -332,7 +332,8 @@ def text_of(file, speaker):
 
 def says(file, text):
     """Tell whether the name of a recording begins or ends with a text up to _, - or the suffix."""
-    return bool(re.search(f"^{re.escape(text)}(?![^-_])|(?<![^-_]){re.escape(text)}$", pathlib.PurePath(file).stem))
+    stem, text = normal_form(pathlib.PurePath(file).stem), re.escape(normal_form(text))
+    return bool(re.search(f"^{text}(?![^-_])|(?<![^-_]){text}$", stem))
 
 
 def split_texts(speakers):

@@ -35,7 +35,8 @@ except ModuleNotFoundError:         # some systems package it apart from Python;
 POLL_MS = 30                 # the window looks this often for what its worker has done
 DEFAULT_DEVICE = "System default"
 TABLES = [("Tables", "*.csv"), ("All files", "*")]
-SOUNDS = [("Recordings", " ".join(f"*{suffix}" for suffix in sorted(audio.SUFFIXES))), ("All files", "*")]
+SOUNDS = [("Recordings", " ".join(f"*{suffix} *{suffix.upper()}" for suffix in sorted(audio.SUFFIXES))),
+          ("All files", "*")]
 
 
 # ---- the parts of the window ------------------------------------------------------------------------------------
@@ -152,12 +153,14 @@ class Speakers:
 
     def show(self, people, name=""):
         """List the enrolled speakers, and choose the one named, else the one before."""
+        if people == list(self.people.values()) and name in ("", self.chosen()):
+            return                              # nothing is new, and a name that is being typed stays
         name = name or self.chosen()
         self.people = {person.name: person for person in people}
         self.list.delete(*self.list.get_children())
         for person in people:
             self.list.insert("", "end", person.name, text=person.name,
-                             values=(person.recordings, f"{person.seconds:.0f} s"))
+                             values=(person.recordings, "" if person.seconds is None else f"{person.seconds:.0f} s"))
         if name in self.people:
             self.list.selection_set(name)
             self.list.focus(name)
@@ -202,46 +205,6 @@ class Probe:
     def asks_who(self):
         """Tell whether the question is who it is, not whether it is the one chosen."""
         return self.question.get() == "who"
-
-
-class ThresholdBar:
-    """The threshold's slider and its error rates; `value` is None where the model stores none."""
-
-    def __init__(self, parent, on_change):
-        bar, self.on_change = ttk.Frame(parent), on_change
-        self.value, self.loaded, self.place = None, None, tk.DoubleVar()
-        bar.grid(sticky="ew", pady=(0, gap_of(parent)))
-        self.readout, self.rates = ttk.Label(bar, text="Threshold"), ttk.Label(bar, foreground=MUTED)
-        self.slider = ttk.Scale(bar, from_=-1, to=1, variable=self.place, command=self.move)
-        for key, step in (("<Left>", -0.005), ("<Right>", 0.005), ("<Down>", -0.05), ("<Up>", 0.05)):
-            self.slider.bind(key, lambda event, step=step: self.move(self.place.get() + step) or "break")
-        self.reset_button = ttk.Button(bar, text="Reset", command=lambda: self.set(self.loaded.threshold))
-        self.rates.pack(side="bottom", anchor="w")
-        self.readout.pack(side="left")
-        self.reset_button.pack(side="right")
-        self.slider.pack(side="left", fill="x", expand=True, padx=gap_of(parent))
-
-    def adopt(self, loaded):
-        """Take the threshold and the error rates of the model, service.Loaded."""
-        self.loaded = loaded
-        self.set(loaded.threshold)
-
-    def move(self, value):
-        """Set the threshold by hand, in half hundredths."""
-        self.set(round(200 * min(max(float(value), -1), 1)) / 200)
-
-    def set(self, value):
-        """Set the threshold, None for none: the error rates follow, the stored ones where they are."""
-        self.value = value
-        self.place.set(value or 0)
-        far, frr = (None, None) if value is None else self.loaded.rates[round(200 * (value + 1))]
-        if value is not None and value == self.loaded.threshold:
-            far, frr = self.loaded.measured
-        self.readout.configure(text="No threshold" if value is None else f"Threshold {value:.3f}")
-        self.rates.configure(text="The slider sets one by hand." if value is None else
-                             "Its error rates are not measured." if far is None else
-                             f"FAR {far:.1%} of others pass a comparison, FRR {frr:.1%} of the right ones fail it.")
-        self.on_change()
 
 
 class Pictures:
@@ -319,7 +282,8 @@ class App:
         root.bind("<Escape>", lambda event: self.cancelled.set())         # the next recording clears it
         root.bind_class("TButton", "<Return>", lambda event: event.widget.invoke())
         self.probe.show_words("Loading the model …", MUTED, "This takes a few seconds.")
-        self.run(lambda: verifier("list_enrolled"), self.show_people, lambda text: self.show_message(text, BAD))
+        root.bind("<FocusIn>", lambda event: event.widget is root and not self.busy and self.list_people())
+        self.list_people()
         self.run(lambda: verifier("load"), self.show_loaded, self.show_loaded)
         self.run(devices, self.settings.show_devices, self.show_no_devices)
         self.run(lambda: verifier("prepare_pictures"), lambda _: None)
@@ -348,7 +312,7 @@ class App:
         probe.columnconfigure(0, weight=1)
         probe.rowconfigure(1, weight=1)
         self.conversation, self.pictures = Conversation(now, self), Pictures(self)
-        self.probe, self.threshold = Probe(probe, self), ThresholdBar(probe, self.update)
+        self.probe, self.threshold = Probe(probe, self), board.ThresholdBar(probe, self.update)
         self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.pictures.draw_visible())
         self.pictures.add("spectrum", self.probe.result, "top")
         self.pictures.add("likeness", comparison, "left")
@@ -394,7 +358,8 @@ class App:
         speakers.update()
         probe.claim_button.configure(text=f"Is it {shortened(chosen)}?" if chosen else "Is it …?")
         for button, possible in ((speakers.new_button, idle), (speakers.forget_button, idle and chosen),
-                                 (speakers.enroll_button, idle), (speakers.enroll_file_button, idle),
+                                 (speakers.enroll_button, idle and self.loaded),
+                                 (speakers.enroll_file_button, idle and self.loaded),
                                  (probe.record_button, idle and self.loaded and speakers.people),
                                  (probe.open_button, idle and self.loaded and speakers.people),
                                  (probe.cancel_button, self.busy == "recording"), (self.threshold.slider, self.loaded),
@@ -410,6 +375,8 @@ class App:
         self.probe.board.canvas.delete("all")
         if self.loaded and self.speakers.people:
             scores = self.heard.scores if self.heard else []
+            if self.threshold.is_moved():
+                scores = sorted(scores, key=lambda pair: -pair[1])
             self.probe.board.show(scores, self.threshold_of, self.speakers.chosen(), everybody=self.probe.asks_who())
 
     def problem_to_listen(self):
@@ -433,15 +400,18 @@ class App:
         for holds, headline, detail in states:
             if holds:
                 return headline, MUTED, detail
-        return self.verdict_words(self.heard.scores[0][0] if who else chosen, who)
+        return self.verdict_words(self.nearest()[0] if who else chosen, who)
+
+    def nearest(self):
+        """Return who is most like the probe, and the score."""
+        return max(self.heard.scores, key=lambda pair: pair[1]) if self.threshold.is_moved() else self.heard.scores[0]
 
     def threshold_of(self, name):
         """Return the threshold of the comparison with a speaker: that trial's own, until the slider is moved."""
         value = self.threshold.value
-        if value is None:
-            return None
-        moved = not self.heard or not self.loaded or value != self.loaded.threshold
-        return value if moved else self.heard.thresholds.get(name, value)
+        if value is None or not self.heard or self.threshold.is_moved():
+            return value
+        return self.heard.thresholds.get(name, value)
 
     def verdict_words(self, name, who):
         """Return headline, colour and detail of the verdict on a speaker."""
@@ -495,6 +465,7 @@ class App:
         def blocks():
             heard = 0
             if live:
+                self.check_people(claim)
                 self.verifier("listen", False)
             with contextlib.closing(self.microphone(sr, device, self.cancelled.is_set)) as coming:
                 for block in record.up_to(seconds * sr, coming):
@@ -527,12 +498,16 @@ class App:
         """Return what the model's process makes of a block, and show what must be said; the worker calls this."""
         found, notes = self.verifier("hear", block)
         if notes:
-            people = self.verifier("list_enrolled")
-            if claim and claim not in {person.name for person in people}:
-                raise InputError(f"{claim} is not enrolled any more: nothing was saved")
-            self.worker.post(self.show_people, people)
+            self.check_people(claim)
             self.worker.post(self.show_message, " ".join(notes), INK)
         return found
+
+    def check_people(self, claim):
+        """List who is enrolled by now; InputError where the one whom a probe is to be compared with is not."""
+        people = self.verifier("list_enrolled")
+        self.worker.post(self.show_people, people)
+        if claim and claim not in {person.name for person in people}:
+            raise InputError(f"{claim} is not enrolled any more: nothing was saved")
 
     def listen(self):
         """Tell who speaks until it is stopped."""
@@ -580,7 +555,11 @@ class App:
         if self.focus and self.root.focus_get() in (None, self.probe.cancel_button, self.conversation.stop_button):
             self.focus.focus_set()
         self.focus = None
-        self.pictures.draw_visible()
+        self.list_people()
+
+    def list_people(self):
+        """Look who is enrolled by now: other programs enrol and forget people, too."""
+        self.run(lambda: self.verifier("list_enrolled"), self.show_people, lambda text: self.show_message(text, BAD))
 
     def list_devices(self):
         """Look for microphones anew: the list of them was opened."""
@@ -624,7 +603,7 @@ class App:
         left = max(0.0, seconds - heard)
         headline, colour, detail = f"Speak now: {math.ceil(left)} s", ACCENT, f"{words} Escape cancels."
         if live and self.heard and self.heard.scores:
-            (name, score), who = self.heard.scores[0], self.probe.asks_who()
+            (name, score), who = self.nearest(), self.probe.asks_who()
             detail = f"Nearest is {name}, score {score:.2f}; {self.heard.seconds:.1f} s of speech. Escape cancels."
             if self.is_sure():
                 headline, colour, _ = self.verdict_words(name if who else self.speakers.chosen(), who)
@@ -636,7 +615,7 @@ class App:
     def is_sure(self):
         """Tell whether the verdict is sure, at the threshold that certainty was measured for."""
         question = None if self.probe.asks_who() else self.speakers.chosen()
-        return question in self.heard.sure and self.threshold.value == self.loaded.threshold
+        return question in self.heard.sure and not self.threshold.is_moved()
 
     def show_so_far(self, heard):
         """Take what is known of a probe that is still heard, service.Heard; it may end once that is sure."""
@@ -662,7 +641,6 @@ class App:
         self.show_failure(text)
         if stopped:                 # it has no other end
             self.show_message("")
-        self.run(lambda: self.verifier("list_enrolled"), self.show_people)
 
 
 # ---- the command ------------------------------------------------------------------------------------------------

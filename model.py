@@ -54,11 +54,12 @@ def train(config):
         If the folder holds a model and --restore is not True, the features do not fit, there are fewer than N
         speakers, or the loss is no longer finite.
     """
-    if not config.restore and embedding.checkpoint_numbers(config.model_path):
+    if not config.restore and embedding.holds_model(config.model_path):
         raise InputError(f"--model_path is {config.model_path}: there is a model already; go on with --restore True, "
                          "or name another folder")
     import encoder as networks
 
+    networks.check_name("model_path", config.model_path)
     networks.use_cores()
     stored = adopt_base(config)
     strategy, chief = networks.choose_strategy(config)
@@ -131,6 +132,10 @@ def adopt_base(config):
     else:                           # an older model may begin a run on features that are younger than it
         kept = [name for name in kept if not configuration.flags()[name].optional and not name.startswith("tdsv")]
     flags = {name: stored["flags"][name] for name in kept if name in stored["flags"]}
+    if "ancestor" in stored:
+        from encoder import ancestor_size
+
+        flags |= ancestor_size(embedding.checkpoint_path(base, embedding.choose_checkpoint(base)))
     configuration.adopt(config, flags, base)
     return stored | {"kept": flags}
 
@@ -356,6 +361,7 @@ class Trainer:
         One worker that stops stops all: each tells the others with every step.
         """
         config, started, stopping, stalled = self.config, time.monotonic(), 0.0, False
+        self.save_again()
         with (graceful_interrupt() as interrupted,
               common.progress(total=config.iteration, initial=self.iteration, unit="step",
                               disable=not self.chief) as bar):
@@ -410,7 +416,8 @@ class Trainer:
         if not copies[0]:
             return Validation(evaluations[0], float(loss), None)
         under = np.mean([copy.least_loss() for draw in copies for copy in draw])
-        return Validation(evaluations[0], float(loss + under) / 2, float(np.mean([copy.eer for copy in copies[0]])))
+        copies_eer = np.mean([copy.eer_of_copies() for copy in copies[0]])
+        return Validation(evaluations[0], float(loss + under) / 2, float(copies_eer))
 
     def save(self, validation=None):
         """Write the checkpoint of this iteration and, if its validation loss is the least, its export and thresholds.
@@ -435,6 +442,14 @@ class Trainer:
                 path.unlink()
         if not best and self.iteration == self.config.iteration:
             self.export()
+
+    def save_again(self):
+        """Validate a checkpoint again whose validation was the best, but which a killed run could not save as that."""
+        last, best = self.history.last, (embedding.read_thresholds(self.folder) or {}).get("best")
+        if self.iteration and int(last["iteration"]) == self.iteration and last["valid_loss"] not in ("", None) and (
+                best is None or (best["model_num"] != self.iteration
+                                 and float(last["valid_loss"]) <= best.get("valid_loss", math.inf))):
+            self.save(self.validate())
 
     def calibration_trials(self, evaluation):
         """Return the trials of a calibration that knows conditions; None without copies or of few speakers."""

@@ -21,6 +21,8 @@ from measures import KnownTrials, Scored, operating_points, unit_mean
 
 SHORT_SECONDS = (1, 2)      # of speech of the probes that a calibration hears, beside whole ones
 SHORT_ENROLMENTS = (1, 2)   # utterances of its enrolments, beside all
+SEEN = ("names of speakers that the model was trained or validated on: if they are the same people, the error rates "
+        "are too low")
 LOSS_SCALES = (1, 200)      # between which the scale of cosines is looked for that makes a loss least
 
 
@@ -106,10 +108,11 @@ class Evaluation:
         """What is known of each trial, {name: (P, S)} as in measures.TERMS; NaN where it is not known."""
         probes = {name: [getattr(utterance, name, None) for utterance in self.probe_utterances]
                   for name in ("speech_seconds", "snr", "bandwidth")}
+        probes["speech_seconds"] = [seconds or None for seconds in probes["speech_seconds"]]    # ancestors tell none
         columns = {name: np.array([np.nan if value is None else value for value in values], float)[:, np.newaxis]
                    for name, values in probes.items()}
         m = self.enrolment_utterances
-        enrolled = [sum(utterance.speech_seconds for utterance in own[:m]) for own in self.enrolments]
+        enrolled = [sum(utterance.speech_seconds for utterance in own[:m]) or np.nan for own in self.enrolments]
         known = {"probe_seconds": columns["speech_seconds"], "snr": columns["snr"], "bandwidth": columns["bandwidth"],
                  "enrolled_seconds": np.array(enrolled, float), "enrolments": float(m)}
         return {name: np.broadcast_to(values, self.scores.shape) for name, values in known.items()}
@@ -153,6 +156,13 @@ class Evaluation:
     def eer(self):
         """The equal error rate."""
         return (self.points["eer"]["far"] + self.points["eer"]["frr"]) / 2
+
+    def eer_of_copies(self):
+        """Return the equal error rate of the probes that there are under this condition."""
+        there = np.array([utterance is not None for utterance in self.probe_utterances])
+        kept = self.compared & there[:, np.newaxis]
+        point = operating_points(self.scores[kept], self.labels[kept])["eer"]
+        return (point["far"] + point["frr"]) / 2
 
     @functools.cached_property
     def points(self):
@@ -385,8 +395,7 @@ def provenance_notes(stored, speakers, silent):
     notes = []
     seen = {*stored.get("training", ()), *stored.get("validation", ())} & {speaker.name for speaker in speakers}
     if seen:
-        notes.append(f"{len(seen)} of {len(speakers)} speakers carry names of speakers that the model was trained or "
-                     "validated on: if they are the same people, the error rates are too low")
+        notes.append(f"{len(seen)} of {len(speakers)} speakers carry {SEEN}")
     if silent:
         notes.append(f"{len(silent)} speakers without any speech are left out: {', '.join(silent[:5])}")
     return notes

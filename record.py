@@ -38,7 +38,7 @@ import embedding
 import features
 import listening
 import verification
-from common import InputError, private_folder, write_whole
+from common import InputError, check_writable, interrupts_later, private_folder, write_whole
 
 BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
 PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
@@ -233,19 +233,24 @@ def check_recording(wave, config):
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A speaker in --enroll_path: number of recordings, seconds of speech."""
+    """A speaker in --enroll_path: number of recordings, seconds of speech, None of audio that is not read yet."""
 
     name: str
     recordings: int
-    seconds: float
+    seconds: float | None
 
 
 def list_enrolled(config):
     """Return the enrolled speakers, a list of Enrolled, in the order of their names."""
-    found = []
-    for path in sorted(pathlib.Path(config.enroll_path).glob("*.npy")):
-        utterances = (readable_record(path) or {}).get("utterances", [])
-        found.append(Enrolled(path.stem, len(utterances), sum(entry["speech_seconds"] for entry in utterances)))
+    found, sources = [], {}
+    with contextlib.suppress(InputError):               # there is nobody
+        sources = verification.enrolment_sources(config.enroll_path)
+    for name, files in sorted(sources.items()):
+        if files[0].suffix != ".npy":
+            found.append(Enrolled(name, len(files), None))
+            continue
+        utterances = (readable_record(files[0]) or {}).get("utterances", [])
+        found.append(Enrolled(name, len(utterances), sum(entry["speech_seconds"] for entry in utterances)))
     return found
 
 
@@ -275,15 +280,17 @@ def enroll(config, speaker, wave, source="microphone"):
     Raises
     ------
     InputError
-        If the name cannot be one, `check_recording` refuses the recording, or older ones have other features.
+        If the name cannot be one, `check_recording` refuses the recording, it is there already, or has other features.
     """
     name = features.speaker_name(speaker)
     segments, known = check_recording(wave, config)
     path = pathlib.Path(config.enroll_path, f"{name}.npy")
-    with folder_lock(config.enroll_path):
+    with folder_lock(config.enroll_path), interrupts_later():
         old = read_enrolment(path, config)
         utterances = [] if config.replace else old["utterances"]
         parts = [features.open_features(path, mmap_mode=None)] if utterances else []
+        if any(np.array_equal(parts[0][own["first"]:own["first"] + own["count"]], segments) for own in utterances):
+            raise InputError(f"this recording of {name} is enrolled already: add another one")
         entry = {"file": f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}", "source": str(source), "dropped": "",
                  "first": sum(map(len, parts)), "count": len(segments), **known}
         record = {"speaker": name, "segments": entry["first"] + len(segments), "utterances": [*utterances, entry],
@@ -297,6 +304,8 @@ def enroll(config, speaker, wave, source="microphone"):
 def read_enrolment(path, config):
     """Return the description of a speaker's enrolment, empty if there is none; InputError if it does not fit."""
     record = readable_record(path) if config.replace else features.read_record(path)[0]
+    if (folder := path.with_suffix("")).is_dir() and audio.audio_files(folder)[0]:
+        raise InputError(f"{folder} holds recordings of {path.stem}: add to them, or choose another name")
     if record is None and not path.exists():
         return {"utterances": [], "recordings": []}
     remedy, in_window = "--replace True starts it over", "forget this speaker, and enrol again"
@@ -370,6 +379,8 @@ def forget(config, speaker):
         paths = [path for path in (*kept, path, path.with_suffix(".json")) if path.exists()]
         if not paths:
             names = ", ".join(entry.name for entry in list_enrolled(config)) or "nobody"
+            if path.with_suffix("").is_dir():
+                raise InputError(f"{path.with_suffix('')} holds recordings of yours: delete them yourself")
             raise InputError(f"--speaker is {name}: {config.enroll_path} has {names}", f"{name} is not enrolled.")
         for path in paths:
             path.unlink()
@@ -397,8 +408,6 @@ def adopt_model(config):
 def get_recording(config, what):
     """Return the recording (S,) that --input names, or one from the microphone with a level meter, and its source."""
     if config.input:
-        for note in audio.bandwidth_notes(config.input, config.sr):
-            print("note:", note, file=sys.stderr)
         return audio.load_audio(config.input, config.sr), config.input
     invitation = [f"recording {config.seconds:g} s, {what}: speak now (Ctrl-C cancels)"]
     with open(os.dup(2), "w", encoding="utf-8") as terminal:            # `record` silences descriptor 2 itself
@@ -410,6 +419,11 @@ def get_recording(config, what):
                 print(meter_line(level, seconds_left), end="", file=terminal, flush=True)
 
         return record(config.seconds, config.sr, config.device, on_level), "microphone"
+
+
+def input_notes(config):
+    """Return notes on what --input names."""
+    return audio.bandwidth_notes(config.input, config.sr) if config.input else []
 
 
 def meter_line(level, seconds_left, width=40):
@@ -437,6 +451,8 @@ def work(config):
     if config.live:
         return follow_speakers(config)
     read_enrolment(pathlib.Path(config.enroll_path, f"{name}.npy"), config)     # it must fit before anybody speaks
+    for note in input_notes(config):
+        print("note:", note, file=sys.stderr)
     path = enroll(config, name, *get_recording(config, f"an enrolment of {name}"))
     total = next(entry for entry in list_enrolled(config) if entry.name == path.stem)
     print(f"{path}: {total.recordings} recording{'s' * (total.recordings > 1)}, {total.seconds:.1f} s of speech")
@@ -452,8 +468,11 @@ def verify_recording(config, name):
     if "speaker" in config.given and name not in sources:
         raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
     verifier = verification.Verifier(config)
+    verifier.notes += input_notes(config)
     if config.live:
         return verify_live(verifier)
+    for path in (files[0] for files in sources.values() if files[0].suffix == ".npy"):
+        verifier.open_features(path)
     with ThreadPoolExecutor(1) as background:
         voices = background.submit(verification.enrolled_voices, verifier)
         probe = save_probe(config, *get_recording(config, "the probe"))
@@ -471,20 +490,22 @@ def verify_live(verifier):
 
 def follow_speakers(config):
     """Say who speaks until it is stopped; keep that as --timeline."""
-    verifier, moments = verification.Verifier(config), []
+    verifier, moments, begun = verification.Verifier(config), [], False
+    verifier.notes += input_notes(config)
     enrolments = verification.Enrolments(verifier)
     verification.print_losses(enrolments.voices())
     verification.print_notes(verifier)
     if config.timeline:
-        listening.write_moments(config.timeline, moments)       # what cannot be written is said before anybody speaks
+        check_writable(config.timeline)             # what cannot be written is said before anybody speaks
     try:
         with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
+            begun = True
             for moment in listening.follow(verifier, enrolments, coming, line):
                 moments.append(moment)
     except KeyboardInterrupt:               # it has no other end
         pass
     finally:
-        if config.timeline:
+        if config.timeline and begun:
             listening.write_moments(config.timeline, moments)
             print(f"{config.timeline}: {len(moments)} lines")
     return 0

@@ -23,7 +23,7 @@ import listening
 import measures
 import record
 import verification
-from common import InputError
+from common import InputError, interrupts_ignored
 
 PATIENCE_SECONDS = 2.0       # the process may finish a file for this long when the window closes
 
@@ -211,7 +211,7 @@ class Service:
         for number, (voice, own) in enumerate(zip(voices, points, strict=True)):                # own: (U, 2)
             axes.scatter(*own.T, s=36, color=f"C{number % 10}", label=shortened(voice.name, 12))
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
-        x, y = pca.explained_variance_ratio_
+        x, y = np.nan_to_num(pca.explained_variance_ratio_)         # of recordings that are all the same
         axes.set(xlabel=f"first component ({x:.0%})", ylabel=f"second component ({y:.0%})")
         axes.margins(0.1)
 
@@ -228,7 +228,8 @@ class Engine:
         context = multiprocessing.get_context("spawn")      # a fork would inherit the window's connection to its screen
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, config), daemon=True)
-        self.process.start()
+        with interrupts_ignored():      # which its imports would not survive; `serve` ignores them, too
+            self.process.start()
         theirs.close()
 
     def __call__(self, name, *arguments):
@@ -236,7 +237,7 @@ class Engine:
         try:
             self.connection.send((name, arguments))
             kind, value = self.connection.recv()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, TypeError) as error:         # TypeError: `close` came meanwhile
             raise InputError("the model's process has ended, most likely for lack of memory: close this window and "
                              "open it again") from error
         if kind == "error":

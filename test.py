@@ -61,7 +61,7 @@ def open_model(config):
     """
     encoder, stored = embedding.open_model(config)
     thresholds = embedding.load_thresholds(config.model_path, config.model_num)
-    if thresholds:
+    if thresholds or config.far is not None:
         embedding.choose_point(thresholds, config)
     return encoder, stored, thresholds
 
@@ -158,7 +158,8 @@ def score_trials(config):
     heard = embed_listed(encoder, speakers) if speakers else embedding.embed_files(encoder, found, config)
     vectors = {name: heard[path][0] for name, path in paths.items() if path and heard[path][0] is not None}
     kept = [trial for trial in trials if trial[0] in vectors and trial[1] in vectors]
-    notes = embedding.model_notes(config, stored) + trials_left_out(config, paths, heard, len(trials), len(kept))
+    notes = [*embedding.model_notes(config, stored), *trial_notes(trials, paths, stored),
+             *trials_left_out(config, paths, heard, len(trials), len(kept))]
     enrolled, probes, labels = zip(*kept, strict=True)
     entries = {name: heard[path][1] for name, path in paths.items() if name in vectors}
     scored = measures.Scored(
@@ -168,6 +169,25 @@ def score_trials(config):
     return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found, notes,
                     conditions=listed_conditions(encoder, known, scored, config) if known else [],
                     stored=thresholds)
+
+
+def trial_notes(trials, paths, stored):
+    """Return notes on what makes a list of trials, whose recordings are {name: path or None}, tell less than it seems.
+
+    InputError where it calls one pair the same person and another.
+    """
+    told = {}
+    for enrolled, probe, same in trials:
+        if told.setdefault((paths[enrolled], paths[probe]) if paths[enrolled] and paths[probe] else (enrolled, probe),
+                           same) != same:
+            raise InputError(f"--trials has {enrolled} and {probe} as the same person and as another")
+    alone = sum(enrolled == probe for enrolled, probe in told)
+    seen = {*stored.get("training", ()), *stored.get("validation", ())}
+    both = seen & {person for name in paths for person in re.split("[/-]", name)[:1]} if seen else ()
+    counts = ((len(trials) - len(told), "of {} trials are there before: they count twice"),
+              (alone, "of {} trials compare a recording with itself, which tells nothing"))
+    return [f"{number} {words.format(len(trials))}" for number, words in counts if number] + (
+        [f"{len(both)} speakers carry {protocol.SEEN}"] if both else [])
 
 
 def trials_left_out(config, paths, heard, n_trials, n_kept):
@@ -354,13 +374,16 @@ def worst_speakers(scored, names, threshold):
 def embed_cohort(encoder, folder, config):
     """Return the names of the speakers of a feature folder, their d-vectors (C, D), and notes on the features.
 
-    A speaker's d-vector is the normalised mean of those of its utterances.
+    A speaker's d-vector is the normalised mean of those of its utterances, without copies.
     """
     speakers, settings = features.load_features(folder)
     notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
     names = [speaker.name for speaker in speakers]
     speakers = common.progress(speakers, desc=f"cohort {folder}", unit="speaker")
-    vectors = [measures.unit_mean(list(embedding.embed_speaker(encoder, speaker).values())) for speaker in speakers]
+    vectors = []
+    for speaker in speakers:
+        own = embedding.embed_speaker(encoder, speaker)
+        vectors.append(measures.unit_mean([own[utterance] for utterance in speaker.voiced]))
     return names, np.stack(vectors), notes
 
 
@@ -376,7 +399,7 @@ def gather_figures(findings, config):
     if config.snorm:
         names, others, notes = embed_cohort(findings.encoder, config.snorm, config)
         findings.notes.extend(notes)
-        both = set(findings.scored.enrolled) & set(names)
+        both = {re.split("/", name)[0] for name in findings.scored.enrolled} & set(names)
         if both:
             findings.notes.append(f"{len(both)} speakers of --snorm {config.snorm} carry names of test speakers: a "
                                   "cohort must be of others")
@@ -431,6 +454,7 @@ def work(config):
         raise InputError("--conditions is True: it needs audio, give --raw_path")
     if config.snorm and not pathlib.Path(config.snorm).is_dir():
         raise InputError(f"--snorm is {config.snorm}: there is no such folder")
+    history = utils.History(pathlib.Path(config.model_path, "history.csv"), sys.maxsize).rows
     findings = score_trials(config) if config.trials else score_speakers(config)
     evaluation, scored = findings.evaluation, findings.scored
     if evaluation:
@@ -441,15 +465,18 @@ def work(config):
         print(report.text_table(*table))
     for note in findings.notes:
         print("note:", note)
-    history = pathlib.Path(config.model_path, "history.csv")
-    print("report:", ", ".join(map(str, report.write_report(
-        config.report_path, figures, scored, evaluation, utils.History(history, sys.maxsize).rows))))
+    print("report:", ", ".join(map(str, report.write_report(config.report_path, figures, scored, evaluation,
+                                                            history))))
     if config.save_embeddings:
         save_embeddings(config.save_embeddings, findings)
     if config.store_threshold:
         source = f"{len(evaluation.people)} test speakers, {config.utterance_number} enrolment utterances each"
         embedding.store_thresholds(config.model_path, config.model_num, evaluation, source, trials=findings.trials)
-        print(f"stored with {config.model_path}: {measures.describe_points(evaluation.points)}")
+        points = embedding.load_thresholds(config.model_path, config.model_num)["points"]
+        print(f"stored with {config.model_path}: {measures.describe_points(points)}")
+        if findings.stored and not findings.trials and "llr" in findings.stored["points"]["eer"]:
+            print("note: the thresholds before were ratios that know conditions, these are scores: --conditions True "
+                  "stores such ratios")
         if evaluation.targets < report.FEWEST_TARGETS:
             print(f"note: a threshold of {evaluation.targets} target trials is not trustworthy; use more speakers")
     return 0

@@ -317,10 +317,7 @@ class Verifier:
             self.notes += audio.bandwidth_notes(path, self.config.sr)
             yield path.name, *unless_steady(*audio.read_utterance(path, self.config))
             return
-        record = features.read_record(path)[0] or {}
-        settings = record.get("settings") or features.read_settings(path.parent)
-        speaker = features.read_speaker(path, described=bool(settings))
-        self.notes += features.check_features([speaker], settings, self.settings, path)
+        speaker, settings = self.open_features(path)
         segments = speaker.load()
         if not features.is_usable(segments):
             raise InputError(f"{path} holds numbers that are not finite: make it again")
@@ -329,6 +326,13 @@ class Verifier:
             entry = {"speech_seconds": utterance.speech_seconds or row_seconds, "dropped": utterance.dropped,
                      "snr": utterance.snr, "bandwidth": utterance.bandwidth}
             yield utterance.file, segments[utterance.first:utterance.first + utterance.count], entry
+
+    def open_features(self, path):
+        """Return the features.Speaker of a feature file and its settings; InputError where they are not the model's."""
+        settings = (features.read_record(path)[0] or {}).get("settings") or features.read_settings(path.parent)
+        speaker = features.read_speaker(path, described=bool(settings))
+        self.notes += features.check_features([speaker], settings, self.settings, path)
+        return speaker, settings
 
     def embed_voice(self, name, recordings):
         """Return the Voice of some recordings, each as `read` yields it."""

@@ -258,7 +258,7 @@ def test_a_run_that_goes_on_with_other_speakers_says_so(made_features, tmp_path,
 
 def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_features, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("Check_Point"))
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("Check_Point", "config.json"))
     common.write_json(folder / "thresholds.json", {
         "model_num": 5, "points": {"eer": {"threshold": 0, "far": 0, "frr": 0}}, "source": "a deleted run",
         "best": {"model_num": 5, "valid_loss": -1.0}})
