@@ -346,7 +346,7 @@ def adopt_folder(folder, config):
         config.copies = max(config.copies, copies)
         configuration.adopt(config, settings, folder)
         config.given |= settings.keys()
-    elif any(folder.glob("*.npy")):
+    elif features.files_of(folder, ".npy"):
         raise InputError(f"{folder} holds features of another program (no manifest.json): name a new folder")
 
 
@@ -410,8 +410,8 @@ def record_losses(record):
 def folder_totals(folder):
     """Return the counts of all speakers in a feature folder, those of earlier runs too."""
     totals = collections.Counter()
-    for path in visible_paths(folder):
-        if path.suffix == ".json" and path.name != "manifest.json":
+    for path in features.files_of(folder, ".json"):
+        if path.name != "manifest.json":
             totals.update(record_totals(features.read_record(path)[0]))
     return totals
 
@@ -512,7 +512,7 @@ def work(config):
     if config.download:
         download(config.download, config.raw_path)
     parts = find_speakers(config.raw_path, config.test_ratio)
-    known = {part: {path.stem for path in pathlib.Path(folder).glob("*.json")} for part, folder in folders.items()}
+    known = {part: {path.stem for path in features.files_of(folder, ".json")} for part, folder in folders.items()}
     both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
     if both:
         raise InputError(f"speaker {min(both)} is in train and test: a test needs speakers of its own; rename one")

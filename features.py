@@ -59,6 +59,11 @@ def visible_paths(folder):
     return sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
 
 
+def files_of(folder, suffix):
+    """Return the files with a suffix in a folder that need not be there, without hidden ones, in order."""
+    return sorted(path for path in pathlib.Path(folder).glob(f"*{suffix}") if not path.name.startswith("."))
+
+
 def size_and_time(path):
     """Return size and time of a file, which tell that it changed; zeros for a link into nothing."""
     try:
@@ -286,7 +291,7 @@ def load_features(folder):
         If there are none, or a file does not fit its description.
     """
     folder, settings = pathlib.Path(folder), read_settings(folder)
-    paths = sorted(path for path in folder.glob("*.npy") if not path.name.startswith("."))
+    paths = files_of(folder, ".npy")
     if not paths:
         raise InputError(f"{folder} holds no features: make them with python data_preprocess.py --raw_path DIR")
     if len(paths) > MANY_FILES:
@@ -306,7 +311,7 @@ def fetch(paths):
 
 def speakers_without_speech(folder):
     """Return the names of the speakers of a feature folder none of whose files holds speech."""
-    paths = [path for path in visible_paths(folder) if path.suffix == ".json" and path.name != "manifest.json"]
+    paths = [path for path in files_of(folder, ".json") if path.name != "manifest.json"]
     return [path.stem for path in paths if not path.with_suffix(".npy").exists()]
 
 

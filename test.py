@@ -302,9 +302,9 @@ def speaker_conditions(embed_rows, speakers, evaluation, config):
     by_name = {speaker.name: speaker for speaker in speakers}
     owners = [by_name[owner] for owner, _ in evaluation.probes]
     rows = [("as recorded", evaluation.scored())]
-    rows += [(probes.condition, evaluation.under(probes).scored()) for probes in evaluation.copies]
-    for seconds in () if config.tdsv else PROBE_SECONDS:            # a part of a take is another text
-        probes = protocol.shorten(embed_rows, owners, evaluation.originals, seconds, config)
+    short = [protocol.shorten(embed_rows, owners, evaluation.originals, seconds, config)
+             for seconds in (() if config.tdsv else PROBE_SECONDS)]         # a part of a take is another text
+    for probes in (*evaluation.copies, *short):
         there = np.array([utterance is not None for utterance in probes.utterances])
         kept = np.broadcast_to(there[:, np.newaxis], evaluation.scores.shape)[evaluation.compared]
         rows.append((probes.condition, evaluation.under(probes).scored().part(kept)))

@@ -1,4 +1,5 @@
 """Copies under other conditions: preprocessing makes them, training draws them, validation hears them."""
+import dataclasses
 import functools
 import json
 import os
@@ -112,6 +113,31 @@ def test_nobody_babbles_behind_himself_whatever_the_path(raw, tmp_path, monkeypa
         speaker = (source if source.is_dir() else source.parent).resolve()
         voices = {pathlib.Path(voice).resolve() for voice in copies.around.voices}
         assert voices == {path.resolve() for path in (raw / "corpus" / "train").iterdir()} - {speaker}
+
+
+def test_a_damaged_recording_does_not_babble(raw, tmp_path):
+    """Others of its speaker do; where all are damaged, others alone."""
+    shutil.copytree(raw / "corpus" / "train", tmp_path / "voices")
+    folders = sorted(map(str, (tmp_path / "voices").iterdir()))
+    for path in sorted(pathlib.Path(folders[1]).iterdir()):
+        path.write_bytes(b"RIFF")
+    first = sorted(pathlib.Path(folders[2]).iterdir())[0]
+    first.write_bytes(b"RIFF")
+    wave = audio.load_audio(sorted(pathlib.Path(folders[0]).iterdir())[0], 8000)
+    for seed in range(5):
+        heard = conditions.babble(wave, 8000, np.random.default_rng(seed), voices=tuple(folders[1:]), snr=5)
+        assert audio.level_db(heard - wave) > -60
+    assert (conditions.babble(wave, 8000, np.random.default_rng(0), voices=(folders[1],), snr=5) == wave).all()
+
+
+@pytest.mark.parametrize("suffix", [".au", ".wave", ".caf", ".w64", ".aifc", ".wav"])
+def test_noise_of_every_suffix_is_mixed_in(raw, tmp_path, suffix):
+    path, wave = tmp_path / f"rain{suffix}", audio.load_audio(
+        raw / "corpus" / "train" / "voice00" / "00.wav", 8000)
+    kind = {".wave": "WAV", ".aifc": "AIFF"}.get(suffix, suffix[1:].upper())
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(48000), 16000, format=kind)
+    heard = conditions.recorded_noise(wave, 8000, np.random.default_rng(0), files=(str(path),), snr=10)
+    assert audio.level_db(heard - wave) > -60
 
 
 def test_more_copies_are_added_and_none_is_made_again(raw, copied, tmp_path, fails):
@@ -246,6 +272,20 @@ def test_validation_hears_originals_and_copies(run):
     row = next(row for row in rows if int(row["iteration"]) == stored["best"]["model_num"])
     assert float(row["valid_copies_eer"]) == pytest.approx(np.mean([copy.eer for copy in copies]))
     assert float(row["valid_eer"]) == pytest.approx(evaluation.eer)
+
+
+def test_the_eer_of_copies_leaves_out_who_has_none(run):
+    names = json.loads((run / "model" / "config.json").read_text())["validation"]
+    speakers = [one for one in features.load_features(run / "train")[0] if one.name in names]
+    encoder, _ = load_encoder(run / "model")
+    embed = functools.partial(embedding.embed_speaker, encoder)
+    bare = dataclasses.replace(speakers[0], utterances=tuple(one._replace(copies=()) for one in speakers[0].utterances))
+    evaluation = protocol.evaluate(embed, [bare, *speakers[1:]], 3)
+    for under in map(evaluation.under, evaluation.copies):
+        there = np.isfinite(under.scores).all(axis=1)
+        assert not there.all()
+        assert under.eer_of_copies() == pytest.approx(measures.equal_error_rate(
+            under.scores[there].ravel(), under.labels[there].ravel())[0])
 
 
 def test_a_run_with_copies_stores_a_calibration_that_knows_conditions(run):

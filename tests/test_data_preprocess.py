@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import voices
 from test_audio import tone
 
 import audio
@@ -395,6 +396,44 @@ def test_the_totals_by_hand():
     assert lines[0].split() == ["train", "test"]
     assert "seconds of pauses" + 23 * " " + f"{'4':>12}{'8':>12}" in lines
     assert lines[-1] == f"{'ignored: .txt':40}{'3':>12}{'6':>12}"
+
+
+def test_what_a_stop_left_between_two_files_is_made_again(tmp_path, monkeypatch):
+    """A disk was full: the features have copies of which their description knows nothing; or rows are missing."""
+    voices.write_corpus(tmp_path / "raw", range(2), 2, seconds=(2.0, 2.0))
+    flags = ["--raw_path", tmp_path / "raw", "--train_path", tmp_path / "train", "--test_path", tmp_path / "test",
+             "--test_ratio", 0, "--jobs", 1]
+    assert data_preprocess.main([*map(str, flags)]) == 0
+
+    def full(path, *arguments):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "write_json", full)
+        assert data_preprocess.main([*map(str, flags), "--copies", "1"]) == 2
+    assert data_preprocess.main([*map(str, flags), "--copies", "1"]) == 0
+    made = {speaker.name: np.array(speaker.load()) for speaker in features.load_features(tmp_path / "train")[0]}
+    path = tmp_path / "train" / "voice01.npy"
+    np.save(path, made["voice01"][:-1], allow_pickle=False)
+    (tmp_path / "train" / "voice00.npy").write_bytes(b"short")
+    assert data_preprocess.main([*map(str, flags), "--copies", "1"]) == 0
+    for speaker in features.load_features(tmp_path / "train")[0]:
+        np.testing.assert_array_equal(speaker.load(), made[speaker.name])
+
+
+def test_hidden_files_and_bytes_that_are_no_text_do_not_stop_it(tmp_path, fails):
+    voices.write_corpus(tmp_path / "raw", range(1), 1, seconds=(2.0, 2.0))
+    with open(os.fsencode(tmp_path / "raw" / "voice00") + b"/notes v1.2 fran\xe7ais", "wb"):
+        pass
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        for name in ("._voice00.json", "._voice00.npy"):
+            (tmp_path / part / name).write_bytes(b"\0\5\x16\7")             # macOS leaves such on other disks
+    flags = ["--raw_path", tmp_path / "raw", "--train_path", tmp_path / "train", "--test_path", tmp_path / "test",
+             "--test_ratio", 0, "--jobs", 1]
+    assert data_preprocess.main([*map(str, flags)]) == 0
+    assert [speaker.name for speaker in features.load_features(tmp_path / "train")[0]] == ["voice00"]
+    assert "it is not UTF-8; rename it" in fails(data_preprocess.main, "--raw_path", os.fsdecode(b"r\xe9w"))
 
 
 def test_a_corpus_may_move(tmp_path):

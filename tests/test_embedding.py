@@ -296,6 +296,15 @@ def test_the_checkpoint_is_the_one_asked_for_the_best_or_the_last(tmp_path):
         embedding.choose_checkpoint(tmp_path, 5)
 
 
+def test_files_beside_checkpoints_are_none(trained, tmp_path):
+    """A file manager copied one."""
+    shutil.copytree(trained, tmp_path / "model")
+    before = embedding.checkpoint_numbers(tmp_path / "model")
+    index = next((tmp_path / "model" / "Check_Point").glob("*.index"))
+    shutil.copy(index, index.with_name(f"{index.stem} (copy).index"))
+    assert embedding.checkpoint_numbers(tmp_path / "model") == before
+
+
 def test_features_that_give_no_numbers_are_named(write_features):
     folder = write_features([[1, 1]])
     rows = np.load(folder / "s0.npy", allow_pickle=False)
@@ -377,6 +386,8 @@ def test_points_of_known_trials_are_ratios_with_the_scores_of_a_usual_trial(tmp_
     {"calibration": {"scale": [0.0] * (1 + TERMS), "offset": [1.0] * (1 + TERMS)}},
     {"calibration": {"scale": [], "offset": []}}, {"calibration": {"scale": [[1.0]], "offset": [1.0]}},
     {"points": {"eer": {"threshold": 0.5, "llr": "1", "far": 0.1, "frr": 0.1}}},
+    {"points": {"eer": {"llr": 1.0, "far": 0.1, "frr": 0.1}}},
+    {"points": {"eer": {"threshold": 0.5, "llr": 1.0, "far": 0.1, "frr": 0.1, "far_all": 0.1}}},
     {"points": {"eer": {"threshold": 0.5, "llr": None, "far": 0.1, "frr": 0.1}}}])
 def test_a_damaged_calibration_is_one_line(tmp_path, change):
     embedding.store_thresholds(tmp_path, 7, evaluation_of([0.9, 0.2], [0.1, 0.3]), "two", trials=known_trials(200))

@@ -112,6 +112,18 @@ def test_an_ancestors_checkpoint_is_loaded(tmp_path, corpus, made_features, caps
     assert not (tmp_path / "x").exists()
 
 
+def test_a_run_from_an_ancestor_has_its_size(tmp_path, corpus, made_features, fails):
+    write_ancestor(tmp_path / "old", Encoder(7, 5, 3), 5)
+    assert data_preprocess.main(["--raw_path", str(corpus), "--train_path", str(tmp_path / "train"), "--test_path",
+                                 str(tmp_path / "test"), "--level", "none", "--floor_db", "none", "--jobs", "1"]) == 0
+    flags = ["--train", "--init_from", tmp_path / "old", "--train_path", tmp_path / "train", "--model_path",
+             tmp_path / "new", "--N", 4, "--M", 2, "--iteration", 1, "--level", "none", "--floor_db", "none"]
+    assert "--hidden is 9, but" in fails(model.main, *flags, "--hidden", 9)
+    assert model.main([*map(str, flags)]) == 0
+    loaded, config = load_encoder(tmp_path / "new")
+    assert (loaded.hidden, config.hidden, config.proj, config.num_layer) == (7, 7, 5, 3)
+
+
 def test_a_checkpoint_of_another_network_is_no_ancestor(tmp_path):
     checkpoint = tf.train.Checkpoint(weights=tf.Variable([1.0]))
     checkpoint.write(str(tmp_path / "Check_Point" / "model.ckpt-3"))

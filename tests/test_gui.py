@@ -333,12 +333,61 @@ def test_who_is_it_shows_everybody_best_first(ana_and_bo):
     assert card(app) == ("None of them", gui.BAD)
 
 
+def test_by_hand_the_highest_score_is_who_it_is(ana_and_bo):
+    """By ratios Bo is the best, who has enrolled more; a threshold by hand is one of scores."""
+    app = ana_and_bo
+    app.verifier.verify = lambda sound: service.Heard([("Bo", 0.6), ("Ana", 0.65)], 3.2, "", {"Bo": 0.5, "Ana": 0.62},
+                                                      [], [])
+    app.probe.question.set("who")
+    press(app, app.probe.record_button)
+    assert card(app) == ("It is Bo", gui.GOOD)
+    assert board(app)[:4] == ["Bo", "0.60", "Ana", "0.65"]
+    app.threshold.move(0.63)
+    assert card(app) == ("It is Ana", gui.GOOD)
+    assert board(app)[:4] == ["Ana", "0.65", "Bo", "0.60"]
+
+
+def test_a_threshold_beyond_all_scores_has_the_rates_of_the_highest(open_window):
+    model = FakeModel("Ana")
+    model.measured = 1.02
+    app = open_window(model)
+    assert not app.busy
+    app.threshold.set(1.02)
+    assert app.threshold.readout["text"] == "Threshold 1.020"
+
+
+def test_who_is_enrolled_or_forgotten_elsewhere_is_seen(ana_and_bo):
+    """After whatever the window does, and when it gets the focus; a name that is being typed stays."""
+    app = ana_and_bo
+    choose(app, "Ana")
+    app.verifier.forget("Ana")
+    press(app, app.probe.record_button)                 # its claim is of nobody
+    assert message(app) == "Ana is not enrolled any more: nothing was saved"
+    assert "verify" not in app.verifier.calls
+    assert list(app.speakers.people) == ["Bo"]
+    app.speakers.name.set("Cora")
+    app.verifier.people["Dan"] = record.Enrolled("Dan", 1, 4.0)
+    app.root.event_generate("<FocusIn>")
+    wait(app, lambda: list(app.speakers.people) == ["Bo", "Dan"])
+    assert app.speakers.name.get() == "Cora"
+    app.root.event_generate("<FocusIn>")
+    wait(app, settled(app))
+    assert app.speakers.name.get() == "Cora"
+
+
+def test_recordings_are_shown_however_their_suffix_is_written():
+    patterns = gui.SOUNDS[0][1].split()
+    assert {"*.wav", "*.WAV", "*.ogg", "*.OGG", "*.m4a", "*.M4A"} <= set(patterns)
+
+
 def test_without_model_or_threshold_it_says_what_to_do(open_window):
     app = open_window(FakeModel("Ana", model=False))
     assert card(app)[0] == "No model"
     assert "there is no model; train one" in app.probe.detail["text"]
     assert board(app) == []
     assert app.probe.record_button.instate(["disabled"])
+    for button in (app.speakers.enroll_button, app.speakers.enroll_file_button):        # at which rate?
+        assert button.instate(["disabled"])
     model = FakeModel("Ana", threshold=False)
     model.verify = lambda sound: service.Heard([("Ana", 0.9)], 3.2, "", {"Ana": 0.0}, [], [])
     app = open_window(model)

@@ -268,6 +268,42 @@ def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_feature
     assert embedding.load_thresholds(folder, 4)["best"]["model_num"] == 4
 
 
+def test_a_model_that_only_listens_is_not_trained_over(trained, made_features, tmp_path, fails):
+    listener = tmp_path / "listener"
+    shutil.copytree(trained, listener, ignore=shutil.ignore_patterns("Check_Point", "history.csv"))
+    before = (listener / "encoder.tflite").read_bytes()
+    assert "there is a model already" in fails(model.main, *train_flags(made_features, listener, "--iteration", 1))
+    assert "there is a model already" in fails(model.main, "--model_path", trained, "--export", listener)
+    assert (listener / "encoder.tflite").read_bytes() == before
+    assert (listener / "thresholds.json").exists()
+
+
+def test_a_name_that_is_a_pattern_is_refused(trained, made_features, tmp_path, fails):
+    assert "are a pattern to TensorFlow" in fails(model.main, *train_flags(made_features, tmp_path / "run[1]"))
+    assert "are a pattern to TensorFlow" in fails(model.main, "--model_path", trained, "--export", tmp_path / "a*")
+
+
+def test_a_best_checkpoint_that_a_kill_left_without_thresholds_is_saved_again(made_features, tmp_path, monkeypatch):
+    """The kill comes between the checkpoint and its export."""
+    losses = iter((0.5, 0.25, 0.25, 0.58))
+    monkeypatch.setattr(protocol.Evaluation, "least_loss", lambda self: next(losses))
+    monkeypatch.setattr(model, "DRAWS", 1)
+    export, folder = model.Trainer.export, tmp_path / "model"
+
+    def killed(trainer):
+        if trainer.iteration == 4:
+            raise SystemExit(9)
+        export(trainer)
+
+    monkeypatch.setattr(model.Trainer, "export", killed)
+    with pytest.raises(SystemExit):
+        model.main(train_flags(made_features, folder, "--iteration", 6, "--valid_every", 2))
+    monkeypatch.setattr(model.Trainer, "export", export)
+    assert model.main(["--train", "--restore", "--model_path", str(folder)]) == 0
+    assert json.loads((folder / "thresholds.json").read_text())["best"]["model_num"] == 4
+    assert embedding.checkpoint_numbers(folder) == [4, 6]
+
+
 def test_every_flag_of_a_run_is_kept_or_may_change():
     """--restore keeps the flags that batches and steps depend on."""
     names = {name for name, flag in configuration.flags().items() if flag.group == "training"}
@@ -488,5 +524,9 @@ def test_testing_draws_speakers_by_seed(trained, made_features):
 def test_an_ancestors_features_are_noted(trained, made_features, tmp_path, capsys):
     for number, path in enumerate(sorted((made_features / "test").glob("*.npy"))):
         shutil.copy(path, tmp_path / f"speaker{number}.npy")
-    assert model.main(["--model_path", str(trained), "--test_path", str(tmp_path)]) == 0
+    flags = ["--model_path", str(trained), "--test_path", str(tmp_path)]
+    assert model.main(flags) == 0
     assert "each row counts as an utterance" in capsys.readouterr().out
+    known = model.test(configuration.get_config(flags)).known           # no 0 s, on which a threshold would depend
+    assert np.isnan(known["probe_seconds"]).all()
+    assert np.isnan(known["enrolled_seconds"]).all()

@@ -18,6 +18,7 @@ import audio
 import common
 import configuration
 import embedding
+import features
 import record
 from common import InputError
 
@@ -78,6 +79,73 @@ def test_enrolments_add_up_start_over_and_are_forgotten(enrol, here, corpus, tra
     (here / "raw_data" / "anna" / "her own.wav").touch()
     assert record.main(["--forget", "--speaker", "anna"]) == 0
     assert files(here) == ["enroll/ben.json", "enroll/ben.npy", "raw_data/anna/her own.wav"]
+
+
+def test_a_recording_counts_once(enrol, here, corpus, fails, trained):
+    path = corpus / "test" / "voice08" / "00.wav"
+    assert enrol(path) == 0
+    assert "this recording of anna is enrolled already" in fails(
+        record.main, "--model_path", trained, "--input", path, "--speaker", "anna")
+    assert enrol(path, speaker="ben") == enrol(path, "--replace") == 0
+    assert [person.recordings for person in record.list_enrolled(configuration.get_config([]))] == [1, 1]
+
+
+def test_ctrl_c_waits_until_both_files_are_there(enrol, here, corpus, monkeypatch):
+    """It comes when the features are written, and their description is not."""
+    voice, write_json = corpus / "test" / "voice08", common.write_json
+    assert enrol(voice / "00.wav") == 0
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        write_json(*arguments)
+
+    monkeypatch.setattr(features, "write_json", interrupted)
+    assert enrol(voice / "01.wav") == 2
+    monkeypatch.undo()
+    assert len(description(here, "anna")["utterances"]) == 2
+    assert enrol(voice / "02.wav") == 0
+
+
+def test_audio_that_is_enrolled_as_it_is_has_its_name_to_itself(enrol, here, corpus, fails, trained):
+    shutil.copytree(corpus / "test" / "voice08", here / "enroll" / "anna")
+    (here / "enroll" / "._ben.npy").touch()
+    path = corpus / "test" / "voice09" / "00.wav"
+    assert "anna holds recordings of anna" in fails(record.main, "--model_path", trained, "--input", path, "--speaker",
+                                                    "anna")
+    assert "delete them yourself" in fails(record.main, "--forget", "--speaker", "anna")
+    assert enrol(path, speaker="cora") == 0
+    assert [(person.name, person.recordings) for person in record.list_enrolled(configuration.get_config([]))] == [
+        ("anna", 6), ("cora", 1)]
+
+
+def test_what_leaves_no_verdict_is_said_before_anybody_speaks(enrol, here, corpus, trained, fails, monkeypatch):
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    path = here / "enroll" / "anna.json"
+    path.write_text(path.read_text().replace('"top_db": 30.0', '"top_db": 20.0'))
+    monkeypatch.setattr(record, "record", None)
+    assert "was made with --top_db 20.0" in fails(record.main, "--verify", "--model_path", trained)
+
+
+def test_json_tells_what_the_probe_lacks(enrol, here, corpus, trained, capsys):
+    voice = corpus / "test" / "voice08"
+    assert enrol(voice / "00.wav") == 0
+    wave, sr = soundfile.read(voice / "01.wav")
+    soundfile.write(here / "narrow.wav", wave[::sr // 4000], 4000)
+    capsys.readouterr()
+    record.main(["--verify", "--json", "--model_path", str(trained), "--input", "narrow.wav", "--threshold", "0"])
+    assert "narrow.wav is at 4000 Hz" in json.loads(capsys.readouterr().out)["notes"][0]
+
+
+def test_a_time_line_is_replaced_when_somebody_is_heard(enrol, here, corpus, trained, fails, monkeypatch):
+    path = corpus / "test" / "voice08" / "00.wav"
+    assert enrol(path) == 0
+    (here / "who.csv").write_text("kept")
+    follow = ["--live", "--timeline", "who.csv", "--model_path", str(trained), "--threshold", "0.5"]
+    assert "cannot be read" in fails(record.main, *follow, "--input", "gone.wav")
+    assert (here / "who.csv").read_text() == "kept"
+    assert "Is a directory" in fails(record.main, *follow[:2], "enroll", *follow[3:], "--input", path)
+    assert record.main([*follow, "--input", str(path)]) == 0
+    assert (here / "who.csv").read_text().startswith("time,name,ratio")
 
 
 def test_recordings_are_kept_as_they_were_heard(enrol, here, corpus):

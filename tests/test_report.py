@@ -5,6 +5,7 @@ import functools
 import html.parser
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -108,6 +109,13 @@ def test_the_cohort_is_a_vector_of_each_speaker(tested, made_features, write_fea
     rows = [embedding.embed(findings.encoder, speaker.load()[utterance.first:utterance.first + utterance.count])
             for utterance in speaker.utterances]
     np.testing.assert_allclose(vectors[3], np.mean(rows, axis=0) / np.linalg.norm(np.mean(rows, axis=0)), atol=1e-5)
+    copied = write_features([[1, 1]], "copied")                     # whose second row is a copy of the first
+    told = json.loads((copied / "s0.json").read_text())
+    told["utterances"][0]["copies"] = [told["utterances"].pop()]
+    (copied / "s0.json").write_text(json.dumps(told))
+    _, vectors, _ = evaluation_script.embed_cohort(findings.encoder, copied, config)
+    first = features.load_features(copied)[0][0].load()[:1]
+    np.testing.assert_allclose(vectors[0], embedding.embed(findings.encoder, first), atol=1e-5)
     bare = write_features([[1], [1]])
     (bare / "manifest.json").unlink()
     notes = evaluation_script.embed_cohort(findings.encoder, bare, config)[2]
@@ -367,6 +375,38 @@ def test_conditions_need_audio(fails, trained, made_features):
 
 
 @pytest.mark.parametrize(("flag", "value", "words"), [("--far", "0.02", "--far is 0.02: "),
+                                                      ("--far", "0.02", "choose 0.01 or 0.001, which can be stored"),
                                                       ("--snorm", "gone", "--snorm is gone: there is no such folder")])
 def test_what_cannot_be_is_said_before_the_work(fails, trained, flag, value, words):
     assert words in fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", flag, value)
+
+
+def test_a_model_without_thresholds_has_none_for_a_rate(fails, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "model")
+    (tmp_path / "model" / "thresholds.json").unlink()
+    assert "stores no threshold" in fails(evaluation_script.main, "--model_path", tmp_path / "model", "--test_path",
+                                          "nothing", "--far", "0.01")
+
+
+def test_a_damaged_history_is_said_before_the_work(fails, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "model")
+    (tmp_path / "model" / "history.csv").write_text("iteration\nx\n")
+    assert "history.csv is damaged" in fails(evaluation_script.main, "--model_path", tmp_path / "model", "--test_path",
+                                             "nothing")
+
+
+def test_what_is_stored_is_what_is_printed(stressed, trained, tmp_path, capsys, monkeypatch):
+    """Ratios under all conditions; then scores as recorded, and that these know less."""
+    folder, flags, _ = stressed
+    monkeypatch.chdir(folder)
+    shutil.copytree(trained, tmp_path / "model")
+    flags = [*flags, "--store_threshold", "True"]
+    flags[flags.index("--model_path") + 1] = str(tmp_path / "model")
+    for under_conditions in (True, False):
+        flags[flags.index("--conditions") + 1] = str(under_conditions)
+        assert evaluation_script.main(flags) == 0
+        points = json.loads((tmp_path / "model" / "thresholds.json").read_text())["points"]
+        assert ("llr" in points["eer"]) == under_conditions
+        printed = capsys.readouterr().out
+        assert f"thresholds: EER at {points['eer']['threshold']:.4f}" in printed
+        assert ("the thresholds before were ratios that know conditions" in printed) != under_conditions

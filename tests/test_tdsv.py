@@ -63,7 +63,7 @@ def preprocess(corpus, folder, *argv):
 @pytest.mark.parametrize(("file", "said", "not_said", "text"), [
     ("001.wav", "001", "01", "001"), ("p225/p225_001.wav", "001", "p22", "001"), ("001-2.flac", "001", "00", "001"),
     ("one/backward_03.ogg", "backward", "back", "backward"), ("open_door_1.wav", "open_door", "door", "open"),
-    ("a.b_001.wav", "a.b", "axb", "a.b")])
+    ("a.b_001.wav", "a.b", "axb", "a.b"), ("o\u0308ffne_0.wav", "\u00f6ffne", "o", "\u00f6ffne")])
 def test_a_name_tells_the_text(file, said, not_said, text):
     assert features.says(file, said)
     assert not features.says(file, not_said)
@@ -213,6 +213,9 @@ def test_a_run_goes_on_in_its_mode(takes, trained_on_takes, tmp_path):
     assert model.main(["--model_path", str(folder), "--export", str(tmp_path / "export")]) == 0
     encoder, config = embedding.load_encoder(tmp_path / "export")
     assert (config.tdsv, config.tdsv_frame) == (True, 80)
+    crops = [json.loads((model_folder / "config.json").read_text())["flags"]["crop_min"]
+             for model_folder in (folder, trained_on_takes)]
+    assert crops[0] == crops[1]
     rows = features.open_features(takes / "test" / "voice06.npy")
     assert embedding.embed_rows(encoder, rows).shape == (8, 8)
 
@@ -232,6 +235,24 @@ def test_a_test_compares_takes_of_one_text_and_tells_of_the_others(takes, traine
     row = json.loads((tmp_path / "evaluation.json").read_text())["conditions"][-1]
     np.testing.assert_allclose(row["eer"]["value"], protocol.operating_points(others.scores, others.labels)["eer"][
         "far"] / 2 + protocol.operating_points(others.scores, others.labels)["eer"]["frr"] / 2)
+
+
+def test_takes_are_compared_under_named_conditions(phrases, trained_on_takes, tmp_path, monkeypatch):
+    """Of a list, each recording of which is a speaker with one take; and where one speaker says a text once."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_text("1 voice06/text0_00 voice06/text0_01\n0 voice06/text0_00 voice07/text0_01\n")
+    flags = ["--model_path", str(trained_on_takes), "--raw_path", str(phrases / "test"), "--conditions", "True",
+             "--jobs", "1"]
+    names = {"as recorded", *conditions.Surroundings(("a",)).conditions}
+    findings = evaluate.score_trials(configuration.get_config([*flags, "--trials", str(tmp_path / "list")]))
+    assert names <= {name for name, _ in findings.conditions}
+    shutil.copytree(phrases / "test", tmp_path / "raw")
+    for path in (tmp_path / "raw" / "voice06").glob("text1_0[123].wav"):
+        path.unlink()
+    flags[3] = str(tmp_path / "raw")
+    rows = dict(evaluate.score_speakers(configuration.get_config([*flags, "--M", "2"])).conditions)
+    assert names <= rows.keys()
+    assert {len(rows[name].scores) for name in names - {"as recorded"}} == {18 + 12}     # without the lone take
 
 
 def test_a_text_independent_model_is_tested_on_the_same_trials(phrases, trained, trained_on_takes, tmp_path,

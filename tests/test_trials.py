@@ -101,6 +101,22 @@ def test_a_list_that_cannot_be_scored_is_one_line(score, text, words):
     assert words in printed
 
 
+def test_what_a_list_does_not_tell_is_noted(score, trained, tmp_path):
+    """Trials that are there twice, recordings that are compared with themselves, speakers of the training."""
+    again = LIST + "1 voice08/00 voice08/01.wav\n1 voice08/02.wav voice08/02.wav\n"
+    code, printed = score(again)
+    assert code == 0
+    assert "note: 1 of 6 trials are there before: they count twice" in printed
+    assert "note: 1 of 6 trials compare a recording with itself" in printed
+    assert "carry names" not in printed
+    notes = evaluation_script.trial_notes([("voice08/00.wav", "voice00/1.wav", False)], dict.fromkeys(
+        ("voice08/00.wav", "voice00/1.wav")), {"training": ["voice00", "voice01"]})
+    assert notes[0].startswith("1 speakers carry names of speakers that the model was trained")
+    code, printed = score(LIST + "0 voice08/00.wav voice08/01.wav\n")
+    assert code == 2
+    assert "has voice08/00.wav and voice08/01.wav as the same person and as another" in printed
+
+
 def test_a_list_needs_its_audio(fails):
     assert "--trials is x: give --raw_path" in fails(configuration.get_config, "--trials", "x")
     with pytest.raises(InputError, match="it cannot be read"):

@@ -158,7 +158,8 @@ def test_the_devices_of_one_machine_share_a_step(made_features, tmp_path):
 
 @pytest.mark.parametrize("text", [
     None, "", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}}',
-    '{"cluster": {"worker": [1]}, "task": {"type": "worker", "index": 0}}'])
+    '{"cluster": {"worker": [1]}, "task": {"type": "worker", "index": 0}}',
+    '{"cluster": {"chief": ["a:1"], "worker": ["a:2"]}, "task": {"type": "worker", "index": 0}}'])
 def test_workers_must_be_named(made_features, tmp_path, monkeypatch, capsys, text):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if text is not None:
