@@ -445,10 +445,10 @@ class Trainer:
 
     def save_again(self):
         """Validate a checkpoint again whose validation was the best, but which a killed run could not save as that."""
-        last, best = self.history.last, (embedding.read_thresholds(self.folder) or {}).get("best")
-        if self.iteration and int(last["iteration"]) == self.iteration and last["valid_loss"] not in ("", None) and (
-                best is None or (best["model_num"] != self.iteration
-                                 and float(last["valid_loss"]) <= best.get("valid_loss", math.inf))):
+        rows = [row for row in self.history.rows[-1:] if int(row["iteration"]) == self.iteration and row["valid_loss"]]
+        best = (embedding.read_thresholds(self.folder) or {}).get("best") or {"model_num": None}
+        if rows and best["model_num"] != self.iteration and (
+                float(rows[0]["valid_loss"]) <= best.get("valid_loss", math.inf)):
             self.save(self.validate())
 
     def calibration_trials(self, evaluation):

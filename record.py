@@ -243,8 +243,8 @@ class Enrolled:
 def list_enrolled(config):
     """Return the enrolled speakers, a list of Enrolled, in the order of their names."""
     found, sources = [], {}
-    with contextlib.suppress(InputError):               # there is nobody
-        sources = verification.enrolment_sources(config.enroll_path)
+    if pathlib.Path(config.enroll_path).exists():
+        sources = verification.find_enrolments(config.enroll_path)
     for name, files in sorted(sources.items()):
         if files[0].suffix != ".npy":
             found.append(Enrolled(name, len(files), None))

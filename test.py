@@ -178,13 +178,12 @@ def trial_notes(trials, paths, stored):
     """
     told = {}
     for enrolled, probe, same in trials:
-        if told.setdefault((paths[enrolled], paths[probe]) if paths[enrolled] and paths[probe] else (enrolled, probe),
-                           same) != same:
+        if told.setdefault(tuple(paths[name] or name for name in (enrolled, probe)), same) != same:
             raise InputError(f"--trials has {enrolled} and {probe} as the same person and as another")
     alone = sum(enrolled == probe for enrolled, probe in told)
     seen = {*stored.get("training", ()), *stored.get("validation", ())}
     both = seen & {person for name in paths for person in re.split("[/-]", name)[:1]} if seen else ()
-    counts = ((len(trials) - len(told), "of {} trials are there before: they count twice"),
+    counts = ((len(trials) - len(told), "of {} trials are there twice, and count twice"),
               (alone, "of {} trials compare a recording with itself, which tells nothing"))
     return [f"{number} {words.format(len(trials))}" for number, words in counts if number] + (
         [f"{len(both)} speakers carry {protocol.SEEN}"] if both else [])

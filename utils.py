@@ -307,7 +307,7 @@ class History:
               "valid_copies_eer")
 
     def __init__(self, path, iteration):
-        self.path, self.rows = path, []
+        self.path, self.rows, self.begun = path, [], iteration
         if iteration and path.exists():
             self.rows = [row for row in self.read(path) if int(row["iteration"]) <= iteration]
 
@@ -322,7 +322,7 @@ class History:
                 if int(row["iteration"]) < 0 or not all(map(math.isfinite, numbers)):
                     raise ValueError("a number is out of its range")
         except (ValueError, TypeError, LookupError, csv.Error) as error:
-            raise InputError(f"{path} is damaged ({error}): delete it, it only shows the course of training") from error
+            raise InputError(f"{path} is damaged ({error}): delete it; --patience then counts anew") from error
         return rows
 
     def stalled(self):
@@ -332,8 +332,8 @@ class History:
 
     @property
     def last(self):
-        """The last row, before the first one a row of zeros."""
-        return self.rows[-1] if self.rows else dict.fromkeys(self.FIELDS, 0)
+        """The last row, before the first one a row of zeros at the iteration where the run went on."""
+        return self.rows[-1] if self.rows else dict.fromkeys(self.FIELDS, 0) | {"iteration": self.begun}
 
     def add(self, row):
         """Append a row, a dict of FIELDS."""

@@ -53,6 +53,15 @@ def enrolment_sources(path, speaker=None):
     if not path.exists():
         raise InputError(f"--enroll_path is {path}: there is no such file or folder; enrol with python record.py",
                          "Nobody is enrolled yet.")
+    if not (sources := find_enrolments(path)):
+        raise InputError(f"--enroll_path is {path}: it holds neither recordings nor features; enrol with "
+                         "python record.py", "Nobody is enrolled yet.")
+    return sources
+
+
+def find_enrolments(path):
+    """Return the same of a file or folder that is there, {} where it holds none."""
+    path = pathlib.Path(path)
     if path.is_file():
         return {normal_form(path.stem): [path]}
     sources = {}
@@ -64,9 +73,6 @@ def enrolment_sources(path, speaker=None):
     direct = [item for item in features.visible_paths(path) if item.is_file() and item.suffix.lower() in audio.SUFFIXES]
     if direct:
         add_source(sources, path.resolve().name, direct)
-    if not sources:
-        raise InputError(f"--enroll_path is {path}: it holds neither recordings nor features; enrol with "
-                         "python record.py", "Nobody is enrolled yet.")
     return sources
 
 

@@ -99,9 +99,9 @@ def test_ctrl_c_waits_until_both_files_are_there(enrol, here, corpus, monkeypatc
         signal.raise_signal(signal.SIGINT)
         write_json(*arguments)
 
-    monkeypatch.setattr(features, "write_json", interrupted)
-    assert enrol(voice / "01.wav") == 2
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "write_json", interrupted)
+        assert enrol(voice / "01.wav") == 2
     assert len(description(here, "anna")["utterances"]) == 2
     assert enrol(voice / "02.wav") == 0
 

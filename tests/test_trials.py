@@ -106,7 +106,7 @@ def test_what_a_list_does_not_tell_is_noted(score, trained, tmp_path):
     again = LIST + "1 voice08/00 voice08/01.wav\n1 voice08/02.wav voice08/02.wav\n"
     code, printed = score(again)
     assert code == 0
-    assert "note: 1 of 6 trials are there before: they count twice" in printed
+    assert "note: 1 of 6 trials are there twice, and count twice" in printed
     assert "note: 1 of 6 trials compare a recording with itself" in printed
     assert "carry names" not in printed
     notes = evaluation_script.trial_notes([("voice08/00.wav", "voice00/1.wav", False)], dict.fromkeys(
