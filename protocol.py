@@ -277,12 +277,13 @@ def mixes_sessions(speaker, enrolment, probes):
 def copies_of(probes, d_vectors, silence):
     """Return Probes for each of the copies that probes, pairs (speaker name, Utterance), have under other conditions.
 
-    `d_vectors` are those of all pairs, `silence` stands for those without speech.
+    `d_vectors` are those of all pairs, `silence` stands for those without speech, which are silent under any condition.
     """
     found = []
     for number in range(max(len(probe.copies) for _, probe in probes)):
-        copies = [probe.copies[number] if number < len(probe.copies) else None for _, probe in probes]
-        names = {copy.condition for copy in copies if copy}
+        copies = [probe.copies[number] if number < len(probe.copies) else None if probe.count else probe
+                  for _, probe in probes]
+        names = {copy.condition for copy in copies if copy and copy.condition}
         found.append(Probes(names.pop() if len(names) == 1 else f"copy {number + 1}", copies, np.array(
             [d_vectors.get((owner, copy), silence) for (owner, _), copy in zip(probes, copies, strict=True)])))
     return tuple(found)

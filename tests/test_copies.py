@@ -288,6 +288,17 @@ def test_the_eer_of_copies_leaves_out_who_has_none(run):
             under.scores[there].ravel(), under.labels[there].ravel())[0])
 
 
+def test_a_probe_without_speech_is_silent_under_every_condition():
+    """One has a copy, one lacks it, one holds no speech: that is a trial, the one that lacks its copy is none."""
+    copy = features.Utterance("a", 1, 1, condition="hum 10 dB")
+    pairs = [("x", features.Utterance("a", 0, 1, copies=(copy,))), ("x", features.Utterance("b", 2, 1)),
+             ("x", features.Utterance("c", 3, 0, dropped="is silent"))]
+    (probes,) = protocol.copies_of(pairs, {("x", copy): np.ones(2)}, np.full(2, np.nan))
+    assert probes.condition == "hum 10 dB"
+    assert probes.utterances == [copy, None, pairs[2][1]]
+    np.testing.assert_array_equal(np.isnan(probes.vectors).all(axis=1), [False, True, True])
+
+
 def test_a_run_with_copies_stores_a_calibration_that_knows_conditions(run):
     stored = json.loads((run / "model" / "thresholds.json").read_text())
     assert {len(part) for part in stored["calibration"].values()} == {1 + len(measures.TERMS)}
