@@ -428,14 +428,14 @@ def log_mel(wave, *, sr, nfft, window, hop):
     padded[before:before + len(wave)] = wave
     windows = np.lib.stride_tricks.sliding_window_view(padded, win_length)[:len(wave) + 1:hop_length]   # (T, window)
     hann, mel = hann_window(win_length), mel_filters(sr, nfft)
-    power = np.empty((len(windows), N_MELS), np.float32)
+    power = np.empty((N_MELS, len(windows)), np.float32)                    # in the order of the segments cut from it
     block = np.zeros((STFT_BLOCK, nfft), np.float32)
     for start in range(0, len(windows), STFT_BLOCK):
         part = windows[start:start + STFT_BLOCK]
         np.multiply(part, hann, out=block[:len(part), :win_length])
         magnitude = np.abs(scipy.fft.rfft(block[:len(part)]))                # (frames, 1 + nfft // 2)
-        power[start:start + STFT_BLOCK] = (mel @ np.square(magnitude, out=magnitude).T).T
-    return np.log10(power + np.float32(1e-6))
+        power[:, start:start + STFT_BLOCK] = mel @ np.square(magnitude, out=magnitude).T
+    return np.log10(power + np.float32(1e-6)).T
 
 
 def cut_segments(frames, length):
