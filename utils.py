@@ -307,7 +307,7 @@ class History:
               "valid_copies_eer")
 
     def __init__(self, path, iteration):
-        self.path, self.rows, self.begun = path, [], iteration
+        self.path, self.rows = path, []
         if iteration and path.exists():
             self.rows = [row for row in self.read(path) if int(row["iteration"]) <= iteration]
 
@@ -332,8 +332,8 @@ class History:
 
     @property
     def last(self):
-        """The last row, before the first one a row of zeros at the iteration where the run went on."""
-        return self.rows[-1] if self.rows else dict.fromkeys(self.FIELDS, 0) | {"iteration": self.begun}
+        """The last row, before the first one a row of zeros."""
+        return self.rows[-1] if self.rows else dict.fromkeys(self.FIELDS, 0)
 
     def add(self, row):
         """Append a row, a dict of FIELDS."""
