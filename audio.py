@@ -18,7 +18,7 @@ import scipy  # loads its parts when they are used
 import soundfile
 
 from common import InputError, LazyModule, librosa
-from configuration import least_seconds, segment_flag
+from configuration import SURROGATE, least_seconds, segment_flag
 
 N_MELS = 40                  # mel channels F
 SEGMENT_HOP = 80             # frames between the starts of two segments: half of the 160 that an embedding reads
@@ -71,7 +71,7 @@ def audio_files(folder):
         below = pathlib.Path(home).relative_to(folder)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
-            suffix = os.path.splitext(name)[1].lower().encode(errors="replace").decode()      # or it is not UTF-8
+            suffix = SURROGATE.sub("?", os.path.splitext(name)[1].lower())
             if name.startswith("."):
                 continue
             if suffix in SUFFIXES:

@@ -6,6 +6,7 @@ ngdangha/Speaker_Verification and its origin Janghyun1230/Speaker_Verification.
 import argparse
 import functools
 import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ LISTENERS = "model record gui"              # the commands that verify
 EVERYONE = f"data_preprocess test {LISTENERS}"
 SPEECH_SECONDS = 0.5        # a recording with less speech gives no segment
 TAKE_SECONDS = 0.2          # nor does a take of a known text with less
+SURROGATE = re.compile("[\ud800-\udfff]")    # in a name: a byte that is not UTF-8
 
 
 # ---- one flag ---------------------------------------------------------------------------------------------------
@@ -65,6 +67,8 @@ class Flag:
         kind = int if self.type is float and type(value) is int else self.type
         if type(value) is not kind:
             return f"--{self.name} is {value!r}: it must be of the type {self.type.__name__}"
+        if kind is str and SURROGATE.search(value):
+            return f"--{self.name} is {value!r}: it is not UTF-8; rename it"
         if self.choices and value not in self.choices:
             return f"--{self.name} is {value}: it must be {' or '.join(self.choices)}"
         if self.low is not None and not self.low <= value <= self.high:
@@ -372,11 +376,6 @@ def flag_problems(config):
     for name, flag in flags().items():
         if flag.problem(getattr(config, name)):
             yield flag.problem(getattr(config, name))
-        if isinstance(getattr(config, name), str) and not getattr(config, name).isascii():
-            try:
-                getattr(config, name).encode()
-            except UnicodeEncodeError:
-                yield f"--{name} is {getattr(config, name)!r}: it is not UTF-8; rename it"
         for other in set_flags.intersection(flag.excludes if name in set_flags else ()):
             yield f"--{name} and --{other} contradict each other: give one of the two"
     if bool(config.clean_path) != bool(config.noisy_path):

@@ -41,7 +41,6 @@ MEMBER = "LibriSpeech(/[A-Z]+[.]TXT|/{part}(/[0-9]+(/[0-9]+(/[0-9-]+([.]flac|[.]
 LARGEST_RATIO = 10          # of the size of what is unpacked and that of its archive: FLAC cannot be compressed
 SERVER_SECONDS = 30         # that a server may be silent
 IN_JSON = "; the .json beside each speaker's features names them"
-SURROGATE = re.compile("[\ud800-\udfff]")      # in a file name: a byte that is not UTF-8
 ORIGIN = ".origin.json"     # in a folder that --download made: which corpus it is
 
 
@@ -267,7 +266,7 @@ def speaker_files(source, config):
     if not source.is_dir():
         return ["."], {}
     files, others = audio.audio_files(source)
-    readable = [file for file in files if not SURROGATE.search(file)]
+    readable = [file for file in files if not configuration.SURROGATE.search(file)]
     if len(readable) < len(files):
         others["a name that is not UTF-8"], files = len(files) - len(readable), readable
     if config.tdsv_text in (None, "all"):

@@ -149,7 +149,7 @@ def open_features(path, mmap_mode="r"):
 def read_rows(path, rows):
     """Read rows (n,) of a feature file, (n, 40, frames); InputError where it is no feature file, or lacks a row."""
     with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
-        shape = shape_of(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
+        shape = head_shape(file)
         if shape and max(rows) < shape[0]:
             segments, size = np.empty((len(rows), *shape[1:]), np.float32), 0
             for segment, row in zip(segments, rows, strict=True):
@@ -167,10 +167,15 @@ def features_shape(path):
     """Return the shape of a feature file, as open_features finds it, by its head: many have the same one."""
     try:
         with open(path, "rb", buffering=0) as file:
-            shape = shape_of(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
+            shape = head_shape(file)
     except OSError:
         shape = None
     return shape or open_features(path).shape
+
+
+def head_shape(file):
+    """Return shape_of an open feature file, by its head and size."""
+    return shape_of(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
 
 
 @functools.lru_cache(4096)

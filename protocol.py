@@ -391,10 +391,15 @@ def speakers_to_test(config, stored):
     return [speaker for speaker in speakers if speaker.name not in few], notes + more
 
 
+def seen_among(stored, names):
+    """Return those of a set of names that a model, by its config.json, was trained or validated on."""
+    return names & {*stored.get("training", ()), *stored.get("validation", ())}
+
+
 def provenance_notes(stored, speakers, silent):
     """Return notes on what a reader of the figures must know about the model, the speakers, and the silent ones."""
     notes = []
-    seen = {*stored.get("training", ()), *stored.get("validation", ())} & {speaker.name for speaker in speakers}
+    seen = seen_among(stored, {speaker.name for speaker in speakers})
     if seen:
         notes.append(f"{len(seen)} of {len(speakers)} speakers carry {SEEN}")
     if silent:

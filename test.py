@@ -121,6 +121,11 @@ def find_recordings(names, folder):
     return found
 
 
+def owner_of(name):
+    """Return the speaker that the name of a listed recording begins with, up to the first / or -."""
+    return re.split("[/-]", name)[0]
+
+
 def number_speakers(trials):
     """Return the speakers (n, 2) of both sides of trials, numbered from 0.
 
@@ -131,7 +136,7 @@ def number_speakers(trials):
     place = {name: number for number, name in enumerate(names)}
     pairs = np.array([(place[enrolled], place[probe]) for enrolled, probe, _ in trials])
     labels = np.array([same for *_, same in trials])
-    _, owners = np.unique([re.split("[/-]", name)[0] for name in names], return_inverse=True)
+    _, owners = np.unique([owner_of(name) for name in names], return_inverse=True)
     if ((owners[pairs[:, 0]] == owners[pairs[:, 1]]) != labels).any():
         links = scipy.sparse.coo_array((np.ones(labels.sum()), pairs[labels].T), (len(names), len(names)))
         _, owners = scipy.sparse.csgraph.connected_components(links, directed=False)
@@ -181,8 +186,8 @@ def trial_notes(trials, paths, stored):
         if told.setdefault(tuple(paths[name] or name for name in (enrolled, probe)), same) != same:
             raise InputError(f"--trials has {enrolled} and {probe} as the same person and as another")
     alone = sum(enrolled == probe for enrolled, probe in told)
-    seen = {*stored.get("training", ()), *stored.get("validation", ())}
-    both = seen & {person for name in paths for person in re.split("[/-]", name)[:1]} if seen else ()
+    people = {person for name in paths for person in (owner_of(name), features.person_of(name))}
+    both = protocol.seen_among(stored, people)
     counts = ((len(trials) - len(told), "of {} trials are there twice, and count twice"),
               (alone, "of {} trials compare a recording with itself, which tells nothing"))
     return [f"{number} {words.format(len(trials))}" for number, words in counts if number] + (
@@ -398,7 +403,7 @@ def gather_figures(findings, config):
     if config.snorm:
         names, others, notes = embed_cohort(findings.encoder, config.snorm, config)
         findings.notes.extend(notes)
-        both = {re.split("/", name)[0] for name in findings.scored.enrolled} & set(names)
+        both = set(map(features.person_of, findings.scored.enrolled)) & set(names)
         if both:
             findings.notes.append(f"{len(both)} speakers of --snorm {config.snorm} carry names of test speakers: a "
                                   "cohort must be of others")

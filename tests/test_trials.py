@@ -112,6 +112,9 @@ def test_what_a_list_does_not_tell_is_noted(score, trained, tmp_path):
     notes = evaluation_script.trial_notes([("voice08/00.wav", "voice00/1.wav", False)], dict.fromkeys(
         ("voice08/00.wav", "voice00/1.wav")), {"training": ["voice00", "voice01"]})
     assert notes[0].startswith("1 speakers carry names of speakers that the model was trained")
+    hyphenated = evaluation_script.trial_notes([("cv-en-1/a.wav", "cv-en-2/b.wav", False)], dict.fromkeys(
+        ("cv-en-1/a.wav", "cv-en-2/b.wav")), {"training": ["cv-en-1"]})
+    assert hyphenated[0].startswith("1 speakers carry names")
     code, printed = score(LIST + "0 voice08/00.wav voice08/01.wav\n")
     assert code == 2
     assert "has voice08/00.wav and voice08/01.wav as the same person and as another" in printed
