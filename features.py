@@ -48,7 +48,9 @@ def normal_form(text):
 def speaker_name(text):
     """Return a speaker's name in Unicode normal form C; InputError where it could not be a file name."""
     name = normal_form(text)
-    if not SPEAKER_NAME.fullmatch(name) or name == "manifest":
+    signs = [letter for letter in name if unicodedata.category(letter) in ("Mn", "Mc")]      # vowels of Hindi or Thai
+    if name[:1] in signs or not SPEAKER_NAME.fullmatch(name.translate(dict.fromkeys(map(ord, signs)))) or (
+            name == "manifest"):
         raise InputError(f"speaker name {text!r}: use letters, digits, spaces, '_', '.' and '-', "
                          "beginning with a letter, a digit or '_'; 'manifest' is taken")
     return name

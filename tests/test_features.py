@@ -11,7 +11,7 @@ import features
 from common import InputError
 
 
-@pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "a\\b", "a\nb", "", " a", "a:b", "manifest"])
+@pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "a\\b", "a\nb", "", " a", "a:b", "manifest", "\u0301a"])
 def test_a_name_that_could_leave_its_folder_is_refused(name):
     with pytest.raises(InputError, match="speaker name"):
         features.speaker_name(name)
@@ -19,6 +19,12 @@ def test_a_name_that_could_leave_its_folder_is_refused(name):
 
 def test_a_name_is_normalised():
     assert features.speaker_name("Ame\u0301lie B. 2") == "Am\u00e9lie B. 2"
+
+
+@pytest.mark.parametrize("name", ["\u0938\u0941\u0928\u0940\u0924\u093e", "\u0e2a\u0e38\u0e14\u0e32 1",
+                                  "\u05d3\u05b8\u05bc\u05d5\u05b4\u05d3"])
+def test_vowels_that_are_signs_above_a_letter_make_a_name(name):        # in Hindi, Thai and Hebrew
+    assert features.speaker_name(name) == features.normal_form(name)
 
 
 @pytest.mark.parametrize(("content", "words"), [
