@@ -219,7 +219,8 @@ def add_batch_flags(add):
 def add_training_flags(add):
     """Add the flags of the loss, the optimizer and the course of training."""
     add("train", False, "train; without it model.py tests", stored="", excludes=("verify", "export"))
-    add("loss", "softmax", "GE2E eq. 6 or eq. 7", choices=("softmax", "contrast"))
+    add("loss", "softmax", "GE2E eq. 6, eq. 7, or eq. 6 and the logistic costs of all trials",
+        choices=("softmax", "contrast", "trials"))
     add("optim", "sgd", "optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections "
         "(0.5)", choices=("sgd", "rmsprop", "adam"))
     add("lr", 0.01, "learning rate at the start", low=1e-9, high=1e3)

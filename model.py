@@ -89,6 +89,8 @@ def first_encoder(config, stored, training):
     import encoder as networks
 
     encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
+    if config.loss == "trials" and config.init_from and stored.get("flags", {}).get("loss") != "trials":
+        encoder.b.assign(-tf.abs(encoder.w) / 2)            # as in a new encoder: eq. 6 and 7 leave b where it was
     if not stored or differs_in_features(config, stored):
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
@@ -244,7 +246,7 @@ def build_step(encoder, optimizer, n, m, loss):
     def replica_step(frames, number):
         with tf.GradientTape() as tape:
             embedded = tf.reshape(encoder.forward(frames), (n, m, -1))
-            value = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), loss)
+            value = utils.batch_loss(embedded, encoder.w, encoder.b, loss)
         return tf.distribute.get_replica_context().all_reduce(
             "mean", [value, tf.identity(number), *tape.gradient(value, variables)])
 

@@ -248,6 +248,53 @@ def ge2e_loss(similarity, kind):
     raise InputError(f"loss is {kind!r}: choose softmax or contrast")
 
 
+def batch_loss(embedded, w, b, kind):
+    """Return the loss of a batch's unit vectors (N, M, D), summed over its utterances.
+
+    "softmax" and "contrast" are those of `ge2e_loss`; "trials" adds the costs of `trial_loss` to the first.
+    """
+    matrix = similarity(embedded, w, b)
+    return ge2e_loss(matrix, "softmax") + trial_loss(embedded, w, b) if kind == "trials" else ge2e_loss(matrix, kind)
+
+
+def trial_loss(embedded, w, b):
+    """Return the logistic costs of a batch's trials, summed over its utterances.
+
+    Eq. 6 asks which of N speakers an utterance is of; a verdict knows one threshold for all, which is -b / |w| here:
+    the loss of Heigold, Moreno, Bengio, Shazeer: End-to-End Text-Dependent Speaker Verification (ICASSP 2016, arXiv
+    1509.08062), -log sigmoid(s) of a target's similarity s, -log sigmoid(-s) of a non-target's. The trials are those of
+    `similarity`, each utterance against the N centroids, and each against every other one, an enrolment with one
+    utterance; those of an utterance with one speaker's count as one trial.
+
+    Parameters
+    ----------
+    embedded : tensor, shape (N, M, D)
+        Unit vectors, M > 1 utterances of each of N speakers.
+    w, b : scalar
+        As for `similarity`.
+
+    Returns
+    -------
+    scalar tensor
+    """
+    embedded = tf.convert_to_tensor(embedded)
+    matrix = similarity(embedded, w, b)
+    w, b = tf.abs(tf.cast(w, embedded.dtype)), tf.cast(b, embedded.dtype)
+    pairs = w * tf.einsum("jid,kld->jikl", embedded, embedded) + b                               # (N, M, N, M)
+    costs = logistic_costs(pairs, same_speaker(matrix)[..., tf.newaxis])
+    m = tf.shape(embedded)[1]
+    itself = same_speaker(matrix)[..., tf.newaxis] & tf.eye(m, dtype=tf.bool)[:, tf.newaxis]      # i = l and j = k
+    mean = tf.reduce_mean(costs, axis=-1)                                                        # (N, M, N)
+    own = tf.reduce_sum(tf.where(itself, tf.zeros((), costs.dtype), costs), axis=-1) / tf.cast(m - 1, costs.dtype)
+    one = tf.where(same_speaker(matrix), own, mean)
+    return tf.reduce_sum(logistic_costs(matrix, same_speaker(matrix)) + one)
+
+
+def logistic_costs(similarity, own):
+    """Return -log sigmoid(s) of similarities s where the mask `own` is, -log sigmoid(-s) elsewhere."""
+    return tf.nn.softplus(tf.where(own, -similarity, similarity))
+
+
 # ---- the speakers of a run --------------------------------------------------------------------------------------
 
 def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):

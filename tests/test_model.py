@@ -39,7 +39,7 @@ def config_with(*argv):
     return configuration.get_config(["--train", *map(str, argv)])
 
 
-@pytest.mark.parametrize("kind", ["softmax", "contrast"])      # softmax has no gradient on b
+@pytest.mark.parametrize("kind", ["softmax", "contrast", "trials"])      # softmax has no gradient on b
 def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
     monkeypatch.setattr(model, "CLIP_NORM", 0.01)
     encoder = small_encoder()
@@ -48,7 +48,7 @@ def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
     frames = np.random.default_rng(0).standard_normal((6, 20, 40)).astype(np.float32)
     with tf.GradientTape() as tape:
         embedded = tf.reshape(encoder(frames), (2, 3, -1))
-        loss = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), kind)
+        loss = utils.batch_loss(embedded, encoder.w, encoder.b, kind)
     gradients = [gradient.numpy() for gradient in tape.gradient(loss, encoder.trainable_variables)]
     norm = np.sqrt(sum(np.sum(gradient.astype(float) ** 2) for gradient in gradients))
     assert norm > 0.01
@@ -222,6 +222,18 @@ def test_init_from_starts_with_the_weights_of_a_model(trained, made_features, tm
     assert stored["flags"]["init_from"] == str(trained)                 # it goes on, and still says what it began with
     assert not stored["validation"]                                     # a tenth of 8 speakers is none
     assert set(stored["training"]) == {*base["training"], *base["validation"]}
+
+
+def test_the_threshold_of_trials_begins_as_in_a_new_encoder_or_where_trials_left_it(trained, made_features, tmp_path):
+    flags = ["--train", "--train_path", str(made_features / "train"), "--valid_ratio", "0", "--N", "4", "--M", "3",
+             "--lr", "1e-9", "--iteration", "1", "--loss", "trials"]
+    assert model.main([*flags, "--init_from", str(trained), "--model_path", str(tmp_path / "a")]) == 0
+    found, _ = load_encoder(tmp_path / "a")
+    assert float(found.b) == pytest.approx(-abs(float(found.w)) / 2)       # the base's softmax gave b no gradient
+    found.b.assign(-7.0)
+    encoder_room.write_checkpoint(tf.train.Checkpoint(encoder=found), tmp_path / "a", 1)
+    assert model.main([*flags, "--init_from", str(tmp_path / "a"), "--model_path", str(tmp_path / "b")]) == 0
+    assert float(load_encoder(tmp_path / "b")[0].b) == pytest.approx(-7.0)
 
 
 def test_init_from_validates_on_speakers_that_its_base_did_not_train_on(trained, made_features, tmp_path):

@@ -79,13 +79,42 @@ def test_an_unknown_loss_is_refused():
         utils.ge2e_loss(tf.zeros((2, 2, 2)), "triplet")
 
 
-@pytest.mark.parametrize("kind", ["softmax", "contrast"])
+def loop_trials(embedded, w, b):
+    """The logistic costs of all trials, one after the other."""
+    def cost(similarity, own):
+        return np.log(1 + np.exp(-similarity if own else similarity))
+
+    n, m, _ = embedded.shape
+    matrix, total = loop_similarity(embedded, w, b), 0.0
+    for j in range(n):
+        for i in range(m):
+            for k in range(n):
+                total += cost(matrix[j, i, k], j == k)
+                others = [other for place, other in enumerate(embedded[k]) if (k, place) != (j, i)]
+                total += sum(cost(abs(w) * embedded[j, i] @ other + b, j == k) for other in others) / len(others)
+    return total
+
+
+@pytest.mark.parametrize("w", [10.0, -3.0])
+def test_the_loss_of_trials_equals_a_double_loop(embedded, w):
+    found = utils.trial_loss(tf.constant(embedded), w, -5.0).numpy()
+    np.testing.assert_allclose(found, loop_trials(embedded, w, -5.0), rtol=1e-12)
+    both = utils.batch_loss(tf.constant(embedded), w, -5.0, "trials").numpy()
+    assert both == pytest.approx(found + loop_loss(loop_similarity(embedded, w, -5.0), "softmax"), rel=1e-12)
+
+
+def test_the_loss_of_trials_survives_large_similarities():
+    embedded = tf.constant([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    assert utils.trial_loss(embedded, 2000.0, -1000.0).numpy() == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "contrast", "trials"])
 def test_gradients_equal_finite_differences(embedded, kind):
     flat = np.concatenate([embedded.ravel(), [1.5, -0.5]])
 
     def loss(values):
         vectors = tf.reshape(values[:-2], (4, 3, 5))
-        return utils.ge2e_loss(utils.similarity(vectors, values[-2], values[-1]), kind)
+        return utils.batch_loss(vectors, values[-2], values[-1], kind)
 
     values = tf.constant(flat)
     with tf.GradientTape() as tape:

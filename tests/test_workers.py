@@ -91,7 +91,7 @@ def averaged_steps(flags, iterations, replicas=2):
                                         crop=(config.crop_min, config.crop_max))
             with tf.GradientTape() as tape:
                 embedded = tf.reshape(encoder(frames), (config.speaker_number, config.utterance_number, -1))
-                loss = utils.ge2e_loss(utils.similarity(embedded, encoder.w, encoder.b), config.loss)
+                loss = utils.batch_loss(embedded, encoder.w, encoder.b, config.loss)
             parts.append(tape.gradient(loss, variables))
         gradients, _ = tf.clip_by_global_norm([tf.add_n(part) / replicas for part in zip(*parts, strict=True)], 3.0)
         optimizer.apply([scale * gradient for scale, gradient in zip(
