@@ -30,6 +30,7 @@ QUIET_DB = -100.0            # of full scale: the level of digital silence
 SNR_RANGE = (-10.0, 50.0)    # dB, of the estimates
 BAND_DB = 45.0               # the band ends where the spectrum lies this much below its peak
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
+FRAMES_OPEN = 2**62          # or more: so many has a FLAC that was written to a pipe
 STFT_BLOCK = 256             # frames transformed at a time; they stay in the processor's cache
 CONTAINER_SUFFIXES = {".3g2", ".3gp", ".3gpp", ".aac", ".amr", ".awb", ".m4a", ".m4v", ".mka", ".mkv", ".mov", ".mp4",
                       ".webm"}                     # of telephones, browsers, cameras: PyAV reads them
@@ -37,13 +38,15 @@ SUFFIXES = CONTAINER_SUFFIXES | {f".{name.lower()}" for name in soundfile.availa
     ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
 # MP4 and 3GP, Matroska and WebM, AMR, AAC: libsndfile would take some of them for a damaged MP3.
 CONTAINER = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|#!AMR|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
-DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr"         # FFmpeg's others may open further files
+DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,mp3,flac"     # FFmpeg's others may open further files
 UNRECOGNISED = 1             # libsndfile's code for a format that it does not know
 LEAST_RATE = 1000            # Hz; below that a header is damaged, and resampling would take all memory
 MOST_LOST = 0.02             # of a recording may be missing
 CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
 BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
-TRUNCATED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
+TRUNCATED = re.compile(r"(?:data|SSND|BODY|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+UNENDED = re.compile("lacks an end-of-stream|Junk after the last page|without an End-Of-Stream|eems to be (?:a )?trunc")
+SPHERE_LENGTH = re.compile(rb"NIST_1A.*\nsample_count -i (\d+)\n", re.DOTALL)
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
@@ -99,7 +102,7 @@ def load_audio(path, sr):
     Raises
     ------
     InputError
-        If the file cannot be read, is empty, holds values that are not finite, is cut short or damaged.
+        If it cannot be read, is empty, holds values that are not finite, is cut short or damaged.
     """
     channels, rate, problem = read_with(path, read_sndfile, read_container)
     if problem:
@@ -133,7 +136,8 @@ def read_with(path, read_sound, read_packets):
             first = file.read(8)
         if not CONTAINER.match(first):
             with soundfile.SoundFile(path) as recording:
-                return read_sound(recording)
+                if recording.format != "MP3" and recording.frames < FRAMES_OPEN:    # of others it knows no length
+                    return read_sound(recording)
     except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # ValueError: a length left open
         if getattr(error, "code", None) != UNRECOGNISED or os.path.splitext(path)[1].lower() not in CONTAINER_SUFFIXES:
             words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
@@ -152,15 +156,19 @@ def truncation_problem(recording, samples_read):
     """Say how an open SoundFile shows that its end is missing, or return None.
 
     libsndfile reads such a file without an error and notes it in its log: sizes that disagree with the header (WAV,
-    AIFF, AU), an Ogg stream without its last page. An MP3 announces its length in its first frame.
+    AIFF, AU), an Ogg stream without its last page; not for NIST SPHERE, whose header tells its length.
     """
     log = recording.extra_info
+    if recording.format == "NIST":
+        with open(recording.name, "rb") as file:
+            announced = SPHERE_LENGTH.match(file.read(1024))
+        if announced and recording.frames < int(announced[1]):
+            return f"cut short: {recording.frames} of {int(announced[1])} samples are there"
     for announced, found in TRUNCATED.findall(log):
         if int(found) < int(announced) < LENGTH_OPEN:
             return f"cut short: {found} of {announced} bytes are there"
-    if recording.format == "OGG" and ("lacks an end-of-stream" in log or "Junk after the last page" in log
-                                      or "without an End-Of-Stream" in log):
-        return "cut short: its last Ogg page is missing"
+    if UNENDED.search(log):
+        return "cut short: its end is missing"
     if samples_read < (1 - MOST_LOST) * recording.frames:
         return f"cut short: {samples_read} of {recording.frames} samples are there"
     return None
@@ -289,10 +297,7 @@ def voiced(wave, **settings):
 
 
 def speech_and_noise(wave, **settings):
-    """Return the voiced speech (V,) of a recording (S,), empty where nothing is louder than silence, and its noise.
-
-    The settings, and what the noise is: see `voiced_stretches`.
-    """
+    """Return the voiced speech (V,) of a recording (S,), perhaps none, and its noise: see `voiced_stretches`."""
     stretches, noise = voiced_stretches(wave, **settings)
     return np.concatenate([wave[:0], *(wave[start:end] for start, end in stretches)]), noise
 
