@@ -181,17 +181,16 @@ def test_an_aac_with_a_title_is_read(recordings, tmp_path):
     np.testing.assert_array_equal(audio.load_audio(tmp_path / "a.aac", SR), audio.load_audio(recordings / "a.aac", SR))
 
 
-def test_an_mp3_is_as_long_as_its_packets_not_as_its_first_frame_says(wave, tmp_path):
-    silence = np.zeros(6 * SR, np.float32)                                  # a first frame of the lowest bit rate
-    write_container(tmp_path / "a.mp3", np.concatenate([silence, wave]), SR, "libmp3lame",
-                    options={"write_xing": "0", "compression_level": "4", "global_quality": "472", "flags": "+qscale"})
+@pytest.mark.parametrize("rates", [(64000, 64000), (32000, 160000), (160000, 32000)])          # bits per second
+def test_an_mp3_is_as_long_as_its_packets_not_as_its_first_frame_says(wave, tmp_path, rates):
+    parts = []
+    for rate in rates:
+        write_container(tmp_path / "a.mp3", wave, SR, "libmp3lame", bit_rate=rate, options={"write_xing": "0"})
+        parts.append((tmp_path / "a.mp3").read_bytes())
+    (tmp_path / "a.mp3").write_bytes(b"".join(parts))
     heard = audio.load_audio(tmp_path / "a.mp3", SR)
-    assert len(heard) == pytest.approx(len(silence) + len(wave), abs=0.2 * SR)
-    assert likeness(heard, np.concatenate([silence, wave]))[0] > 0.95
-    write_container(tmp_path / "b.mp3", wave, SR, "libmp3lame")
-    once = (tmp_path / "b.mp3").read_bytes()
-    (tmp_path / "b.mp3").write_bytes(once + once)                           # two files, joined
-    assert len(audio.load_audio(tmp_path / "b.mp3", SR)) == pytest.approx(2 * len(wave), abs=0.2 * SR)
+    assert len(heard) == pytest.approx(2 * len(wave), abs=0.2 * SR)
+    assert likeness(heard[len(heard) // 2:], wave)[0] > 0.95
 
 
 def test_a_wav_or_mp3_by_the_name_of_m4a_is_read(wave, tmp_path):
