@@ -22,7 +22,7 @@ import scipy
 import soundfile
 
 import audio
-from common import InputError, LazyModule, write_whole
+from common import InputError, LazyModule, write_json, write_whole
 
 BABBLERS = (3, 7)            # voices in a babble, at least and at most
 NEIGHBOURS = 50              # other voices that may babble behind a speaker
@@ -37,6 +37,8 @@ CODEC_RATE = 16000           # Hz at which codecs work
 CODECS = {"opus": {"format": "OGG", "subtype": "OPUS", "compression_level": 0.98},          # 13 kbit/s
           "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.9}}
 MP3_DELAY = 1105             # samples by which what LAME has coded at 16 kHz, and libsndfile reads, comes late
+PIECES = "noise_[0-9][0-9][0-9].wav"
+ORIGIN = ".origin.json"      # in a folder that cut_noise made: what it is the difference of
 
 
 def load(name):
@@ -111,8 +113,10 @@ def hum(wave, sr, rng, *, snr):
     """Add the hum of the mains: 50 or 60 Hz and its harmonics."""
     harmonics = rng.choice(HUMS) * rng.normal(1, 0.002) * np.arange(1, 9)               # Hz, (8,)
     phases, amplitudes = rng.uniform(0, 2 * np.pi, 8), rng.uniform(0.2, 1, 8) / np.arange(1, 9)
-    time = np.arange(len(wave)) / sr
-    return mix(wave, np.sin(2 * np.pi * time[:, np.newaxis] * harmonics + phases) @ amplitudes, sr, snr)
+    time, noise = np.arange(len(wave)) / sr, np.zeros(len(wave))
+    for harmonic, phase, amplitude in zip(harmonics, phases, amplitudes, strict=True):      # all at once take 8 times
+        noise += amplitude * np.sin(2 * np.pi * harmonic * time + phase)                    # the memory
+    return mix(wave, noise, sr, snr)
 
 
 def recorded_noise(wave, sr, rng, *, files, snr):
@@ -376,20 +380,25 @@ def cut_noise(clean_path, noisy_path, target, *, pieces, sr):
     """Write the noise that recordings in noisy_path have and those of the same names in clean_path lack, to a folder.
 
     Pairs spread over all of them are subtracted until there are 30 s for each piece. Raises InputError where a pair is
-    incomplete, or not of one length.
+    incomplete, not of one length, or without a difference, or the folder holds pieces that were not made here.
     """
     folders = {"clean_path": pathlib.Path(clean_path), "noisy_path": pathlib.Path(noisy_path)}
     for flag, folder in folders.items():
         if not folder.is_dir() or not recordings_of(str(folder)):
             raise InputError(f"--{flag} is {folder}: there is no such folder, or no recording in it")
+    target = pathlib.Path(target)
+    if any(target.glob(PIECES)) and not (target / ORIGIN).exists():
+        raise InputError(f"--noise_path is {target}: it holds noise_000.wav or the like, which were not made here, or "
+                         "by an older version; name a new folder for the noise")
     files, parts = audio.audio_files(noisy_path)[0], []
     for place in np.random.default_rng(0).permutation(len(files)):
         if sum(map(len, parts)) < PIECE_SECONDS * pieces * sr:
             parts.append(noise_between(*(folder / files[place] for folder in folders.values()), sr))
+    write_json(target / ORIGIN, {flag: str(folder) for flag, folder in folders.items()})
     for number, piece in enumerate(np.array_split(np.concatenate(parts), pieces)):
-        write_whole(pathlib.Path(target, f"noise_{number:03}.wav"),
+        write_whole(target / f"noise_{number:03}.wav",
                     lambda file, piece=piece: soundfile.write(file, piece, sr, "FLOAT", format="WAV"))
-    for path in pathlib.Path(target).glob("noise_[0-9][0-9][0-9].wav"):            # of an earlier run with more pieces
+    for path in target.glob(PIECES):            # of an earlier run with more pieces
         if int(path.stem[-3:]) >= pieces:
             path.unlink()
     recordings_of.cache_clear()
@@ -402,4 +411,7 @@ def noise_between(clean, noisy, sr):
     waves = audio.load_audio(noisy, sr), audio.load_audio(clean, sr)
     if len(waves[0]) != len(waves[1]):
         raise InputError(f"{noisy} has {len(waves[0])} samples and {clean} {len(waves[1])}: they are not aligned")
-    return waves[0] - waves[1]
+    difference = waves[0] - waves[1]
+    if np.abs(difference).max(initial=0) < audio.SILENT_PEAK:
+        raise InputError(f"{noisy} and {clean} do not differ: --noisy_path needs what --clean_path holds, in noise")
+    return difference

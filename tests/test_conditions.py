@@ -1,6 +1,7 @@
 """Conditions: they are what they are asked to be, come out the same for the same seed, and move nothing."""
 import importlib
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -92,6 +93,20 @@ def test_a_hum_is_that_of_the_mains(wave):
     loudest = np.argmax(spectrum) * SR / len(noise)
     assert min(abs(loudest - mains) for mains in (50, 60)) < 1.5
     assert decibels(np.sum(spectrum[:round(600 * len(noise) / SR)] ** 2) / np.sum(spectrum ** 2)) > -0.1
+
+
+def test_a_hum_takes_the_memory_of_a_few_recordings(monkeypatch):
+    """By hand: all harmonics at once, which take that of eight and more."""
+    monkeypatch.setattr(conditions, "mix", lambda wave, noise, sr, snr: noise)
+    tracemalloc.start()
+    noise = conditions.hum(np.zeros(20 * SR), SR, np.random.default_rng(0), snr=10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * noise.nbytes
+    rng, time = np.random.default_rng(0), np.arange(20 * SR)[:, np.newaxis] / SR
+    harmonics = rng.choice(conditions.HUMS) * rng.normal(1, 0.002) * np.arange(1, 9)
+    phases, amplitudes = rng.uniform(0, 2 * np.pi, 8), rng.uniform(0.2, 1, 8) / np.arange(1, 9)
+    np.testing.assert_allclose(noise, np.sin(2 * np.pi * time * harmonics + phases) @ amplitudes, atol=1e-9)
 
 
 @pytest.mark.parametrize("rt60", [0.2, 0.4, 0.7, 1.0])

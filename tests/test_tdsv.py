@@ -168,7 +168,7 @@ def test_noise_is_the_difference_of_pairs(tmp_path, phrases):
                       "text0") == 0
     assert preprocess(phrases, tmp_path / "a", *pair, "--noise_filenum", 4, "--tdsv", "True", "--tdsv_text", "text0",
                       "--copies", 2) == 0
-    pieces = [soundfile.read(path)[0] for path in sorted((tmp_path / "noise").iterdir())]
+    pieces = [soundfile.read(path)[0] for path in sorted((tmp_path / "noise").glob("*.wav"))]
     assert [len(piece) for piece in pieces] == [6000] * 4
     made = np.concatenate(pieces).reshape(3, 8000)
     for noise in noises:
@@ -191,7 +191,23 @@ def test_pairs_that_are_none_are_named(tmp_path):
         conditions.cut_noise(tmp_path / "clean", tmp_path / "noisy", **cut)
     with pytest.raises(InputError, match=r"--clean_path is .*: there is no such folder"):
         conditions.cut_noise(tmp_path / "nowhere", tmp_path / "noisy", **cut)
+    with pytest.raises(InputError, match=r"a.wav and .*a.wav do not differ"):
+        conditions.cut_noise(tmp_path / "clean", tmp_path / "clean", **cut)
     assert not (tmp_path / "noise").exists()
+
+
+def test_a_noise_of_the_users_own_stays(tmp_path):
+    for name, peak in (("clean", 0.1), ("noisy", 0.2), ("noise", 0.3)):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "noise_003.wav", np.full(8000, peak), 8000)
+    before = (tmp_path / "noise" / "noise_003.wav").read_bytes()
+    pair = tmp_path / "clean", tmp_path / "noisy"
+    with pytest.raises(InputError, match=r"--noise_path is .*noise: .*name a new folder"):
+        conditions.cut_noise(*pair, tmp_path / "noise", pieces=2, sr=8000)
+    assert [path.read_bytes() for path in (tmp_path / "noise").iterdir()] == [before]
+    for pieces in (5, 2):                                   # what was made here is made again
+        conditions.cut_noise(*pair, tmp_path / "new", pieces=pieces, sr=8000)
+    assert len(list((tmp_path / "new").glob("*.wav"))) == 2
 
 
 # ---- the whole way ----------------------------------------------------------------------------------------------
