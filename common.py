@@ -335,5 +335,10 @@ def write_json(path, value, private=False):
 
 
 def json_bytes(value, indent=1):
-    """Return a value as JSON; ValueError where it holds a number that is not finite, or half of a character."""
-    return (json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    """Return a value as JSON; ValueError where it holds a number that is not finite, InputError half of a character."""
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        first, last = text.rfind('"', 0, error.start), text.find('"', error.end)
+        raise InputError(f"{text[first + 1:last]!r} is not UTF-8; rename it") from error

@@ -30,7 +30,7 @@ import conditions
 import configuration
 import features
 from common import InputError, progress, write_json
-from features import feature_settings, speaker_name, visible_paths
+from features import feature_settings, folders_by_name, own_split, sub_folders
 
 LIBRISPEECH = "https://www.openslr.org/resources/12"
 CORPORA = {     # the address of each --download and its MD5, which LIBRISPEECH/md5sum.txt states
@@ -66,7 +66,7 @@ def download(name, raw_path):
         not what MEMBER describes. Nothing of it stays.
     """
     folder = pathlib.Path(raw_path).resolve()
-    beside = folder.with_name(f".{folder.name}.download")
+    beside = folder.parent / f".{folder.name}.download"
     if not is_downloaded(name, folder):
         try:
             make_corpus(name, folder, beside)
@@ -160,39 +160,29 @@ def find_speakers(raw_path, test_ratio):
         {"train": {name: folder}, "test": {name: folder}}. Folders named train and test alone are that split; else a
         speaker's own name decides, so that adding a speaker moves no other.
     """
-    raw_path = pathlib.Path(raw_path)
-    if not raw_path.is_dir():
+    if not os.path.isdir(raw_path):
         raise InputError(f"--raw_path is {raw_path}: there is no such folder")
+    features.check_place(raw_path)
     folders = sub_folders(raw_path)
     if not folders:
         raise InputError(f"--raw_path is {raw_path}: it has no folders; put the audio of each speaker into one")
-    if {folder.name for folder in folders} == {"train", "test"}:
-        return {part: folders_by_name(sub_folders(raw_path / part)) for part in ("train", "test")}
+    if own_split(raw_path):
+        return {part: folders_by_name(sub_folders(folder)) for part, folder in own_split(raw_path).items()}
     parts = {"train": {}, "test": {}}
     for name, folder in folders_by_name(folders).items():
         parts["test" if int(short_digest(name), 16) < test_ratio * 16**16 else "train"][name] = folder
     return parts
 
 
+def stray_recordings(raw_path):
+    """Return the recordings of a corpus that lie where the folders of its speakers should."""
+    return [path for folder in (raw_path, *own_split(raw_path).values()) for path in features.visible_paths(folder)
+            if path.suffix.lower() in audio.SUFFIXES and path.is_file()]
+
+
 def short_digest(text):
     """Return 16 hexadecimal digits that depend on a text alone."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def sub_folders(folder):
-    """Return the visible sub-folders, in order."""
-    return [path for path in visible_paths(folder) if path.is_dir()]
-
-
-def folders_by_name(folders):
-    """Return {speaker name: folder}; InputError where two folders carry one name."""
-    speakers = {}
-    for folder in folders:
-        name = speaker_name(folder.name)
-        if name in speakers:
-            raise InputError(f"{folder} and {speakers[name]} are one speaker's name: rename one of them")
-        speakers[name] = folder
-    return speakers
 
 
 @dataclass(frozen=True)
@@ -230,35 +220,26 @@ def process_speaker(name, source, folder, config, copies):
     """
     path = pathlib.Path(folder, f"{name}.npy")
     files, others = speaker_files(source, config)
-    if config.tdsv and has_lone_take(name, files, config) and not copies.are_named:
-        copies = replace(copies, slots=copy_slots(config.copies or config.noise_filenum))
     stamps = [features.size_and_time(source / file) for file in files]
     old, _ = features.read_record(path)
     if old and not {"segments", "source", "settings", "ignored"} <= old.keys():
         raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
     if old and old["segments"] and not files:
         return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
-    if old and is_unchanged(old, source, files, stamps, config) and has_rows(path, old["segments"]):
-        record, missing = old, [slot for slot in copies.slots if slot not in old.get("slots", [])]
+    if old and is_unchanged(old, source, files, stamps, config) and features.has_rows(path, old["segments"]):
+        missing = missing_slots(old, config, copies)
         if not missing or not old["segments"]:
             return old
-        parts = [features.open_features(path, mmap_mode=None)]
+        parts, record = [features.open_features(path, mmap_mode=None)], old
     else:
-        parts, record, missing = *read_originals(name, source, files, stamps, config), list(copies.slots)
+        parts, record = read_originals(name, source, files, stamps, config)
+        missing = missing_slots(record, config, copies)
         record |= {"speaker": name, "source": str(source.resolve()), "settings": feature_settings(config),
                    "ignored": others}
     add_copies(parts, record, source, config, replace(copies, slots=missing))
     record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]}
     features.write_features(folder, record, parts)
     return record
-
-
-def has_rows(path, number):
-    """Tell whether a feature file has that many rows, or is not there where there are none."""
-    try:
-        return (features.features_shape(path)[0] if path.exists() else 0) == number
-    except InputError:                  # cut short
-        return False
 
 
 def speaker_files(source, config):
@@ -275,14 +256,12 @@ def speaker_files(source, config):
     return said, others + collections.Counter({"another text": len(files) - len(said)})
 
 
-def recorded_text(name, file, config):
-    """Return the text that a speaker's recording says, "" where all say one."""
-    return features.text_of(file, name) if config.tdsv_text == "all" else config.tdsv_text or ""
-
-
-def has_lone_take(name, files, config):
-    """Tell whether a speaker says some text once: then noised copies are its utterances."""
-    return 1 in collections.Counter(recorded_text(name, file, config) for file in files).values()
+def missing_slots(record, config, copies):
+    """Return the names of the Copies that a record lacks; where a text is said once, they are its utterances."""
+    said = collections.Counter(entry.get("text", "") for entry in record["utterances"] if entry["count"])
+    lone = config.tdsv and 1 in said.values() and not copies.are_named
+    slots = copy_slots(config.copies or config.noise_filenum) if lone else copies.slots
+    return [slot for slot in slots if slot not in record.get("slots", [])]
 
 
 def copy_slots(number):
@@ -295,8 +274,9 @@ def read_originals(name, source, files, stamps, config):
     parts, utterances = [], []
     for file, stamp in zip(files, stamps, strict=True):
         cuts, entry = audio.read_utterance(source / file, config)
+        text = features.text_of(file, name) if config.tdsv_text == "all" else config.tdsv_text or ""
         utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp,
-                           "text": recorded_text(name, file, config)})
+                           "text": text})
         if len(cuts):
             parts.append(cuts)
     return parts, {"utterances": utterances}
@@ -339,6 +319,8 @@ def adopt_folder(folder, config):
         if "tdsv" in config.given:
             features.check_mode(settings, {"tdsv": config.tdsv}, folder)
         copies = settings.pop("copies", 0)
+        if configuration.flags()["copies"].problem(copies):
+            raise InputError(f"{folder} is damaged: {configuration.flags()['copies'].problem(copies)}")
         if "copies" in config.given and config.copies < copies:
             raise InputError(f"--copies is {config.copies}, but {folder} has {copies}: leave the flag out, or name "
                              "another folder")
@@ -458,6 +440,8 @@ def cached_recordings(config, paths):
 
     Each is a speaker there. Returns the folder, and {path: name}.
     """
+    for path in paths:
+        features.check_place(path)
     names = {path: short_digest(path.relative_to(config.raw_path).as_posix()) for path in paths}
     sources = {name: path for path, name in names.items()}
     return cache(config, sources, sub_folders(config.raw_path) or [pathlib.Path(config.raw_path)]), names
@@ -500,6 +484,25 @@ def noises_to_mix(config):
     return noises
 
 
+def split_notes(parts, folders, config):
+    """Return notes on a part without speakers; InputError where one is in both, now or from an earlier run."""
+    known = {part: {path.stem for path in features.files_of(folder, ".json")} - {"manifest"}
+             for part, folder in folders.items()}
+    both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"])
+    if both:
+        name = min(both)
+        old = [pathlib.Path(folders[part], name) for part in folders if name not in parts[part]]
+        raise InputError(f"speaker {name} is in train and test: " + (
+            f"{old[0]}.npy and .json are of an earlier run; delete them, or rename a folder that is another person's"
+            if old else "a test needs speakers of its own; rename one"))
+    if own_split(config.raw_path) or not 0 < config.test_ratio < 1:
+        return []
+    number = sum(map(len, parts.values()))
+    return [f"none of {number} speakers fell into the {part} part (--test_ratio {config.test_ratio:g} goes by their "
+            f"names): use new folders with a {ratio} one, or folders train and test"
+            for part, ratio in (("train", "lower"), ("test", "higher")) if not (parts[part] or known[part])]
+
+
 def work(config):
     """Preprocess --raw_path into --train_path and --test_path and print what was kept and what was not."""
     folders = {"train": config.train_path, "test": config.test_path}
@@ -511,19 +514,17 @@ def work(config):
     if config.download:
         download(config.download, config.raw_path)
     parts = find_speakers(config.raw_path, config.test_ratio)
-    known = {part: {path.stem for path in features.files_of(folder, ".json")} for part, folder in folders.items()}
-    both = (parts["train"].keys() | known["train"]) & (parts["test"].keys() | known["test"]) - {"manifest"}
-    if both:
-        raise InputError(f"speaker {min(both)} is in train and test: a test needs speakers of its own; rename one")
+    notes = split_notes(parts, folders, config)
     if config.copies or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
     around = conditions.Surroundings(tuple(map(str, parts["train"].values())), noises_to_mix(config))
     copies = {"train": Copies(copy_slots(config.copies), around), "test": Copies((), around)}
     results = {part: preprocess(sources, folders[part], config, copies[part])
                for part, sources in parts.items() if sources}
-    stray = [path for path in sorted(pathlib.Path(config.raw_path).iterdir()) if path.suffix.lower() in audio.SUFFIXES]
-    common.print_skipped([f"{path} lies in no speaker's folder" for path in stray]
-                  + [loss for _, lines in results.values() for loss in lines], IN_JSON)
+    common.print_skipped([f"{path} lies in no speaker's folder" for path in stray_recordings(config.raw_path)]
+                         + [loss for _, lines in results.values() for loss in lines], IN_JSON)
+    for note in notes:
+        print("note:", note, file=sys.stderr)
     totals = {part: numbers for part, (numbers, _) in results.items()}
     print(totals_table(totals))
     if not sum(numbers["segments"] for numbers in totals.values()):

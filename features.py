@@ -22,15 +22,16 @@ import numpy as np
 import common
 import configuration
 from audio import N_MELS
-from common import InputError, read_json, write_json, write_whole
+from common import InputError, json_bytes, read_json, write_json, write_whole
 
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
+LONGEST_NAME = 240           # bytes: a file's may have 255, with its suffix
 HEAD_BYTES = 128             # of a .npy that NumPy writes
 MANY_FILES = 2000            # so many that reading them ahead pays
 READERS = 16                 # at once
 LARGEST = 1e9                # of the numbers in features: the encoder computes with them in float32
 RECORD_KINDS = {"segments": int, "settings": dict, "source": str, "speaker": str, "ignored": dict, "recordings": list,
-                "utterances": list}
+                "slots": list, "utterances": list}
 # Of an Utterance: the kinds of value that each field may have, and the least of its numbers.
 UTTERANCE_KINDS = {"file": (str,), "first": (int,), "count": (int,), "seconds": (int, float),
                    "speech_seconds": (int, float), "dropped": (str,), "snr": (int, float, NoneType),
@@ -53,12 +54,45 @@ def speaker_name(text):
             name == "manifest"):
         raise InputError(f"speaker name {text!r}: use letters, digits, spaces, '_', '.' and '-', "
                          "beginning with a letter, a digit or '_'; 'manifest' is taken")
+    if len(name.encode()) > LONGEST_NAME:
+        raise InputError(f"speaker name {text!r}: its {len(name.encode())} bytes are too many for a file's; use at "
+                         f"most {LONGEST_NAME}")
     return name
+
+
+def check_place(path):
+    """Raise InputError where a path, without links, could not be written into a description."""
+    place = str(pathlib.Path(path).resolve())
+    if configuration.SURROGATE.search(place):
+        raise InputError(f"{place!r} is not UTF-8; rename it")
 
 
 def visible_paths(folder):
     """Return what lies in a folder and is not hidden, in order."""
     return sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
+
+
+def sub_folders(folder):
+    """Return the visible sub-folders, in order."""
+    return [path for path in visible_paths(folder) if path.is_dir()]
+
+
+def folders_by_name(folders):
+    """Return {speaker name: folder}; InputError where two folders carry one name."""
+    speakers = {}
+    for folder in folders:
+        name = speaker_name(folder.name)
+        check_place(folder)
+        if name in speakers:
+            raise InputError(f"{folder} and {speakers[name]} are one speaker's name: rename one of them")
+        speakers[name] = folder
+    return speakers
+
+
+def own_split(raw_path):
+    """Return {"train": folder, "test": folder} of a corpus that has these folders alone, {} of others."""
+    folders = {folder.name: folder for folder in sub_folders(raw_path)}
+    return {part: folders[part] for part in ("train", "test")} if folders.keys() == {"train", "test"} else {}
 
 
 def files_of(folder, suffix):
@@ -175,6 +209,14 @@ def features_shape(path):
     return shape or open_features(path).shape
 
 
+def has_rows(path, number):
+    """Tell whether a feature file has that many rows, or is not there where there are none."""
+    try:
+        return (features_shape(path)[0] if path.exists() else 0) == number
+    except InputError:                  # cut short
+        return False
+
+
 def head_shape(file):
     """Return shape_of an open feature file, by its head and size."""
     return shape_of(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
@@ -273,6 +315,7 @@ def write_rows(file, parts):
 def write_features(folder, record, parts, private=False):
     """Write a speaker's segments, a list of (K, 40, frames), and the record that describes them; whole, in turn."""
     features = pathlib.Path(folder) / f"{record['speaker']}.npy"
+    json_bytes(record)                  # what cannot be written shall change nothing
     if parts:
         write_whole(features, functools.partial(write_rows, parts=parts), private)
     else:

@@ -256,6 +256,17 @@ def test_two_folders_of_different_settings_are_not_mixed(tmp_path, fails):
     assert "--sr is 16000, but" in fails(data_preprocess.main, *mixed)
 
 
+def test_damaged_numbers_of_copies_are_named(tmp_path, fails):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
+    manifest, record = (common.read_json(tmp_path / "train" / f"{name}.json") for name in ("manifest", "a"))
+    common.write_json(tmp_path / "train" / "a.json", record | {"slots": None})
+    assert "a.json is of another program, or damaged" in fails(data_preprocess.main, *flags(raw, tmp_path))
+    manifest["settings"]["copies"] = "4"
+    common.write_json(tmp_path / "train" / "manifest.json", manifest)
+    assert "is damaged: --copies is '4'" in fails(data_preprocess.main, *flags(raw, tmp_path, "--copies", 2))
+
+
 def test_a_manifest_of_another_program_is_refused(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["a"])
     common.write_json(tmp_path / "train" / "manifest.json", {"name": "web app"})
@@ -285,6 +296,50 @@ def test_audio_outside_a_speakers_folder_is_named(tmp_path, capsys):
     soundfile.write(raw / "stray.wav", tone(1), 16000)
     assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
     assert "stray.wav lies in no speaker's folder" in capsys.readouterr().err
+
+
+def test_audio_outside_is_that_of_the_folders_used_and_no_folder(tmp_path, capsys):
+    raw = make_speakers(tmp_path / "raw" / "train", ["anna.wav", "b"]).parent
+    make_speakers(raw / "test", ["c"])
+    strays = [raw / "top.wav", raw / "train" / "in.flac", raw / "test" / "in.ogg"]
+    for path in (*strays, raw / "train" / ".hidden.wav"):
+        path.touch()
+    assert preprocess(raw, tmp_path) == 0
+    named = [line for line in capsys.readouterr().err.splitlines() if "lies in no speaker's folder" in line]
+    assert named == [f"skipped: {path} lies in no speaker's folder" for path in strays]
+
+
+@pytest.mark.parametrize(("names", "ratio", "part", "remedy"), [
+    (["a", "b"], "0.05", "test", "higher"), (["a"], "0.99", "train", "lower")])
+def test_a_part_that_got_nobody_is_noted(tmp_path, capsys, names, ratio, part, remedy):
+    raw = make_speakers(tmp_path / "raw", names)
+    assert preprocess(raw, tmp_path, "--test_ratio", ratio) == 0
+    note = (f"note: none of {len(names)} speakers fell into the {part} part (--test_ratio {ratio} goes by their names): "
+            f"use new folders with a {remedy} one, or folders train and test")
+    assert note in capsys.readouterr().err.splitlines()
+    assert preprocess(raw, tmp_path / "all", "--test_ratio", "0") == 0          # as it was asked for
+    assert "note:" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+def test_a_place_that_is_not_utf8_is_named_first(tmp_path, fails, monkeypatch):
+    strange = tmp_path / os.fsdecode(b"j\374rgen")
+    (strange / "raw" / "a").mkdir(parents=True)
+    shutil.copy2(make_speakers(tmp_path / "made", ["a"]) / "a" / "0.wav", strange / "raw" / "a")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "b").symlink_to(strange / "raw" / "a")
+    monkeypatch.chdir(strange)
+    for raw in ("raw", tmp_path / "raw"):
+        assert fails(data_preprocess.main, *flags(raw, tmp_path)).endswith(" is not UTF-8; rename it")
+    assert not (tmp_path / "train").exists()
+    config = configuration.get_config(["--raw_path", str(tmp_path)])
+    with pytest.raises(common.InputError, match="is not UTF-8; rename it"):
+        data_preprocess.cached_recordings(config, [*strange.rglob("*.wav")])
+
+
+def test_a_folder_without_a_name_is_no_corpus(fails):
+    assert "--raw_path is /: --download" in fails(
+        data_preprocess.main, "--raw_path", "/", "--download", "librispeech-dev-clean")
 
 
 def test_two_folders_of_one_name_are_refused(tmp_path, fails):
@@ -330,6 +385,10 @@ def test_a_speaker_does_not_move_from_train_to_test(tmp_path, fails):
     make_speakers(tmp_path / "later" / "train", ["d"])
     make_speakers(tmp_path / "later" / "test", ["a"])
     assert "speaker a is in train and test" in fails(data_preprocess.main, *flags(tmp_path / "later", tmp_path))
+    make_speakers(tmp_path / "moved" / "train", ["a"])
+    make_speakers(tmp_path / "moved" / "test", ["b"])
+    assert f"{tmp_path / 'train' / 'b'}.npy and .json are of an earlier run; delete them" in fails(
+        data_preprocess.main, *flags(tmp_path / "moved", tmp_path))
     make_speakers(tmp_path / "last" / "train", ["c"])
     make_speakers(tmp_path / "last" / "test", ["e"])
     assert "speaker c is in train and test" in fails(data_preprocess.main, *flags(tmp_path / "last", tmp_path))

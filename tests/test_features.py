@@ -17,6 +17,12 @@ def test_a_name_that_could_leave_its_folder_is_refused(name):
         features.speaker_name(name)
 
 
+def test_a_name_that_no_file_could_have_is_refused():
+    assert features.speaker_name("\u00fc" * 120) == "\u00fc" * 120
+    with pytest.raises(InputError, match="its 242 bytes are too many for a file's; use at most 240"):
+        features.speaker_name("\u00fc" * 121)
+
+
 def test_a_name_is_normalised():
     assert features.speaker_name("Ame\u0301lie B. 2") == "Am\u00e9lie B. 2"
 
@@ -179,6 +185,14 @@ def test_rows_that_are_read_are_those_of_the_memory_map(tmp_path, write):
     path.unlink()
     with pytest.raises(InputError, match=r"s0\.npy is gone"):
         speaker.read([0])
+
+
+def test_what_cannot_be_described_changes_nothing(tmp_path):
+    record = {"speaker": "a", "source": "a.wav", "utterances": []}
+    features.write_features(tmp_path, record, [np.zeros((1, 40, 180), np.float32)])
+    with pytest.raises(InputError, match=r"^'j.*rgen/a.wav' is not UTF-8; rename it$"):
+        features.write_features(tmp_path, record | {"source": "j\udcfcrgen/a.wav"}, [np.ones((2, 40, 180), np.float32)])
+    assert features.features_shape(tmp_path / "a.npy") == (1, 40, 180)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")

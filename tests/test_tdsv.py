@@ -153,6 +153,19 @@ def test_noised_copies_of_a_lone_take_are_utterances_and_that_is_said(phrases, t
                        *TRAIN_FLAGS, "--iteration", "2"]) == 0
 
 
+def test_a_take_that_cannot_be_used_is_none(phrases, tmp_path):
+    """Training and test, which count those with speech, find the copies of the other one."""
+    home = tmp_path / "raw" / "test" / "voice06"
+    home.mkdir(parents=True)
+    (tmp_path / "raw" / "train").mkdir()
+    shutil.copy(phrases / "test" / "voice06" / "text0_00.wav", home)
+    soundfile.write(home / "text0_01.wav", np.zeros(8000), 8000)
+    for pieces in (3, 5):                                   # a later run adds what is missing
+        assert preprocess(tmp_path / "raw", tmp_path, "--tdsv", "True", "--noise_filenum", pieces) == 0
+        (speaker,), number = features.lone_takes(features.load_features(tmp_path / "test")[0])
+        assert (number, len(speaker.voiced)) == (1, 1 + pieces)
+
+
 # ---- noise ------------------------------------------------------------------------------------------------------
 
 def test_noise_is_the_difference_of_pairs(tmp_path, phrases):
