@@ -67,8 +67,10 @@ class Flag:
         kind = int if self.type is float and type(value) is int else self.type
         if type(value) is not kind:
             return f"--{self.name} is {value!r}: it must be of the type {self.type.__name__}"
-        if kind is str and SURROGATE.search(value):
-            return f"--{self.name} is {value!r}: it is not UTF-8; rename it"
+        is_path = self.name.endswith("_path") or (self.metavar or "").startswith(("DIR", "FILE"))
+        if kind is str and (SURROGATE.search(value) or (is_path and not value)):
+            what = "it is not UTF-8; rename it" if value else "it names nothing; name a place, or leave the flag out"
+            return f"--{self.name} is {value!r}: {what}"
         if self.choices and value not in self.choices:
             return f"--{self.name} is {value}: it must be {' or '.join(self.choices)}"
         if self.low is not None and not self.low <= value <= self.high:
@@ -139,7 +141,7 @@ def add_path_flags(add):
         must="it must be a share from 0 to 1 of the speakers")
     add("scheduler", None, "preprocess on the workers of the Dask scheduler at this address", metavar="tcp://HOST:PORT",
         readers="data_preprocess")
-    add("jobs", None, "processes that read audio; none: one per core", type=int, low=1, high=4096,
+    add("jobs", None, "processes that read audio; without it: one per core", type=int, low=1, high=4096,
         readers="data_preprocess model test", unit="processes")
 
 
@@ -162,8 +164,8 @@ def add_text_dependent_flags(add):
     """Add the flags of the text-dependent mode."""
     add("tdsv", False, "text-dependent verification: all speakers say the same words", stored="features")
     add("tdsv_text", None, "only recordings whose names begin or end with this text, as in 001_2.wav or anna_001.wav; "
-        "all: several texts, each compared with itself alone; none: all recordings say one text", metavar="TEXT",
-        stored="features")
+        "all: several texts, each compared with itself alone; without it: all recordings say one text",
+        metavar="TEXT", stored="features")
     add("tdsv_frame", 80, "the last frames of a take, which are its only segment", unit="frames", low=20, high=160,
         must="it must be from 20 frames to the 160 that one embedding reads", stored="features")
     add("clean_path", None, "recordings without noise, whose difference to those of the same names in --noisy_path is "
@@ -183,8 +185,8 @@ def add_model_flags(add):
     add("num_layer", 3, "LSTM layers", unit="layers", low=1, high=64, readers="model", stored="model")
     add("model_path", "./model", "folder of the model; without ./model, verification takes ./pretrained",
         readers=f"test {LISTENERS}")
-    add("model_num", None, "number of the checkpoint to load; none: the best on validation", type=int, low=0,
-        high=sys.maxsize, readers=f"test {LISTENERS}")
+    add("model_num", None, "number of the checkpoint to load; without it: the best on validation", type=int,
+        low=0, high=sys.maxsize, readers=f"test {LISTENERS}")
     add("export", None, "write the model to this folder, without what only training needs, and end", metavar="DIR",
         readers="model")
     add("format", None, "with --export: write the encoder for other programs, to saved_model/, encoder.tflite and "
@@ -263,9 +265,9 @@ def add_verification_flags(add):
         excludes=("export", "replace", "forget", "keep_recording"))
     add("min_speech", 1.0, "least speech of an enrolment and of a probe; 0.5 s are the least that gives a segment; of "
         "a text-dependent take 0.2 s, which is its default", unit="s", low=0.2, high=3600)
-    add("far", None, "take the threshold stored for this false-acceptance rate; none: that of the EER", type=float,
-        readers=f"test {LISTENERS}", low=1e-9, high=1, must="it must be a false-acceptance rate above 0, such as 0.01",
-        excludes=("threshold",))
+    add("far", None, "take the threshold stored for this false-acceptance rate; without it: that of the EER",
+        type=float, readers=f"test {LISTENERS}", low=1e-9, high=1,
+        must="it must be a false-acceptance rate above 0, such as 0.01", excludes=("threshold",))
     add("threshold", None, "accept from this score on, whatever is stored", type=float, low=-1, high=1,
         must="it must be a cosine from -1 to 1")
     add("json", False, "print the verdicts as one JSON object", readers="model record")
@@ -276,7 +278,7 @@ def add_verification_flags(add):
 def add_recording_flags(add):
     """Add the flags of the microphone and of enrolments."""
     add("seconds", 10.0, "length of a recording", unit="s", low=1, high=3600, readers="record gui")
-    add("device", None, "microphone: its number, or a part of its name; none: the system's default",
+    add("device", None, "microphone: its number, or a part of its name; without it: the system's default",
         readers="record gui")
     add("list_devices", False, "list the microphones and end")
     add("input", None, "take this recording instead of the microphone", metavar="FILE")

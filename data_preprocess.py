@@ -325,6 +325,8 @@ def adopt_folder(folder, config):
             raise InputError(f"--copies is {config.copies}, but {folder} has {copies}: leave the flag out, or name "
                              "another folder")
         config.copies = max(config.copies, copies)
+        if features.is_one_place(config.noise_raw_path, settings.get("noise_raw_path")):
+            settings["noise_raw_path"] = config.noise_raw_path          # by the name that was typed
         configuration.adopt(config, settings, folder)
         config.given |= settings.keys()
     elif features.files_of(folder, ".npy"):
@@ -377,7 +379,8 @@ def folder_settings(config, copies):
     """Return the settings that the manifest.json of a feature folder with these Copies holds."""
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     if copies.slots:
-        settings |= {"copies": len(copies.slots), "noise_raw_path": config.noise_raw_path}
+        noises = config.noise_raw_path and os.path.realpath(config.noise_raw_path)
+        settings |= {"copies": len(copies.slots), "noise_raw_path": noises}
     return settings
 
 

@@ -72,6 +72,11 @@ def visible_paths(folder):
     return sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
 
 
+def is_one_place(one, other):
+    """Tell whether two paths lead to one place; None and what else is no path lead nowhere."""
+    return isinstance(one, str) and isinstance(other, str) and os.path.realpath(one) == os.path.realpath(other)
+
+
 def sub_folders(folder):
     """Return the visible sub-folders, in order."""
     return [path for path in visible_paths(folder) if path.is_dir()]

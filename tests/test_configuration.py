@@ -56,6 +56,8 @@ def test_given_lists_what_was_typed_even_the_default():
     (["--train", "--model_num", "5"], "--model_num is 5: training goes on from the last checkpoint"),
     (["--restore", "True"], "--restore is given without --train True"),
     (["--train", "--restore", "--init_from", "a"], "--init_from is a: --restore True goes on with a run of its own"),
+    (["--raw_path", ""], "--raw_path is '': it names nothing; name a place, or leave the flag out"),
+    (["--timeline="], "--timeline is '': it names nothing"),
     (["--clean_path", "a"], "--clean_path and --noisy_path belong together"),
 ])
 def test_a_bad_flag_is_one_line_and_exit_code_2(argv, words, fails):
@@ -107,6 +109,12 @@ def test_every_flag_has_help_and_every_number_a_range():
     numbers = [flag for flag in configuration.flags().values() if flag.type in (int, float)]
     assert len(numbers) > 25
     assert all(flag.low < flag.high for flag in numbers)
+
+
+def test_help_offers_none_where_it_is_a_value():
+    offering = [flag for flag in configuration.flags().values() if "none:" in flag.words]
+    assert {flag.name for flag in offering} == {"floor_db", "level"}
+    assert all(flag.optional for flag in offering)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

@@ -191,6 +191,25 @@ def test_what_does_not_fit_is_refused(raw, copied, tmp_path, fails):
         copied / "test", "--noise_raw_path", "elsewhere")
 
 
+def test_a_folder_of_noise_may_be_spelled_in_several_ways(raw, copied, tmp_path, monkeypatch, fails):
+    shutil.copytree(copied, tmp_path / "out")
+    manifest = tmp_path / "out" / "train" / "manifest.json"
+    stored, before = json.loads(manifest.read_text()), contents(tmp_path / "out" / "train")
+    assert stored["settings"]["noise_raw_path"] == str((raw / "noise").resolve())
+    monkeypatch.chdir(raw)
+    for name in ("noise", "./noise", "corpus/../noise/"):
+        assert preprocess(raw, tmp_path / "out", "--noise_raw_path", name) == 0
+    stored["settings"]["noise_raw_path"] = "./noise"                            # as older versions stored it
+    for typed in ([], ["--noise_raw_path", "noise"]):
+        common.write_json(manifest, stored)
+        assert data_preprocess.main(["--raw_path", "corpus", "--train_path", str(tmp_path / "out" / "train"),
+                                     "--test_path", str(tmp_path / "out" / "test"), "--jobs", "1", *typed]) == 0
+        assert contents(tmp_path / "out" / "train") == before
+    assert "--noise_raw_path is corpus, but" in fails(
+        data_preprocess.main, "--raw_path", "corpus", "--train_path", tmp_path / "out" / "train", "--test_path",
+        tmp_path / "out" / "test", "--noise_raw_path", "corpus")
+
+
 # ---- training ---------------------------------------------------------------------------------------------------
 
 def spoken(n_copies):

@@ -314,8 +314,8 @@ def test_audio_outside_is_that_of_the_folders_used_and_no_folder(tmp_path, capsy
 def test_a_part_that_got_nobody_is_noted(tmp_path, capsys, names, ratio, part, remedy):
     raw = make_speakers(tmp_path / "raw", names)
     assert preprocess(raw, tmp_path, "--test_ratio", ratio) == 0
-    note = (f"note: none of {len(names)} speakers fell into the {part} part (--test_ratio {ratio} goes by their names): "
-            f"use new folders with a {remedy} one, or folders train and test")
+    note = (f"note: none of {len(names)} speakers fell into the {part} part (--test_ratio {ratio} goes by their "
+            f"names): use new folders with a {remedy} one, or folders train and test")
     assert note in capsys.readouterr().err.splitlines()
     assert preprocess(raw, tmp_path / "all", "--test_ratio", "0") == 0          # as it was asked for
     assert "note:" not in capsys.readouterr().err
