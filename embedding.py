@@ -36,7 +36,6 @@ EMBED_BATCH = 512            # segments embedded at a time
 PART = 32                    # sequences that one core embeds at a time
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 ORIGIN = "checkpoint.json"   # the member of the archive behind an exported encoder
-LARGEST_SLOPE = 1e9          # of a calibration: scores are float32
 
 
 # ---- the encoder ------------------------------------------------------------------------------------------------
@@ -366,19 +365,23 @@ def store_thresholds(model_path, model_num, evaluation, source, *, best=None, tr
     """Write thresholds.json: the operating points of a checkpoint, measured on `source` (a text), and which is best.
 
     `evaluation` has scores, labels and points, as protocol.Evaluation. With `trials`, measures.KnownTrials, the points
-    are log-likelihood ratios that take into account what is known of a trial; the thresholds are a usual trial's.
+    are log-likelihood ratios that take into account what is known of a trial; the thresholds are a usual trial's. A
+    calibration under which a higher score is less likely the same person's is left out, and so are its ratios.
     """
     best = best or (read_thresholds(model_path) or {}).get("best")
     scores, labels = evaluation.scores[evaluation.compared], evaluation.labels[evaluation.compared]
     _, far, frr = measures.error_rates(scores, labels, at=measures.CURVE)
     points, calibration = evaluation.points, measures.calibrate(scores, labels)
-    if trials:
-        calibration = measures.calibrate_known(trials)
-        points = known_points(calibration, trials)
+    knowing = measures.calibrate_known(trials) if trials else None
+    if knowing and knowing.is_usable:
+        points, calibration = known_points(knowing, trials), knowing
+    elif knowing:
+        print(f"note: checkpoint {model_num} has no calibration that knows conditions: with it higher scores would be "
+              "less likely the same person's", file=sys.stderr)
+    kept = {name: part[0] if len(part) == 1 else part for name, part in asdict(calibration).items()}
     write_json(pathlib.Path(model_path, "thresholds.json"), {
         "model_num": model_num, "source": source, "points": points, "best": best,
-        "calibration": {name: part[0] if len(part) == 1 else part for name, part in asdict(calibration).items()},
-        "curve": {"far": far.tolist(), "frr": frr.tolist()}})
+        "curve": {"far": far.tolist(), "frr": frr.tolist()}} | ({"calibration": kept} if calibration.is_usable else {}))
 
 
 def known_points(calibration, trials):
@@ -394,7 +397,8 @@ def known_points(calibration, trials):
                                               weights=weights[recorded])["eer"]
     for point in points.values():
         accepted = ratios >= point["threshold"]
-        point |= {"llr": point["threshold"], "threshold": float(calibration.score(point["threshold"], {}))}
+        point |= {"llr": point["threshold"], "threshold": float(np.nan_to_num(
+            calibration.score(point["threshold"], {})))}
         point["far_all"], point["frr_all"] = measures.decision_rates(accepted, trials.labels, weights)
         point["far"], point["frr"] = measures.decision_rates(accepted[recorded], trials.labels[recorded])
     return points
@@ -467,7 +471,7 @@ def parse_thresholds(stored):
         raise ValueError("what must be a number is none")
     if type(stored["model_num"]) is not int or type(best["model_num"]) is not int or type(stored["source"]) is not str:
         raise ValueError("the number of a checkpoint is none, or the source is no text")
-    if not np.isfinite(np.array(others, float)).all() or any(abs(number) > LARGEST_SLOPE for number in calibration):
+    if not np.isfinite(np.array(others, float)).all() or any(abs(number) > measures.LARGEST_WEIGHT for number in calibration):
         raise ValueError("its thresholds or its calibration are too large")
     if not all(0 <= rate <= 1 for rate in rates) or {len(rates) for rates in curve.values()} != {len(measures.CURVE)}:
         raise ValueError("its error rates are not from 0 to 1, or too few")

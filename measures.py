@@ -14,6 +14,7 @@ from common import InputError
 
 FALSE_ALARMS = (0.01, 0.001)     # bounds on the FAR at which thresholds are stored beside that of the EER
 P_TARGETS = (0.01, 0.05)         # prior probabilities of a target trial in the detection costs
+LARGEST_WEIGHT = 1e9             # of a calibration: scores are float32
 LEAST_SCALE = 0.05               # of a trial's scale, as a part of that of a usual trial
 CURVE = np.linspace(-1, 1, 401)  # thresholds at which a model stores its FAR and FRR
 
@@ -229,10 +230,14 @@ def calibrate(scores, labels):
 def regress(inputs, labels, weights):
     """Return weights, a list, and offset of the log-likelihood ratio of inputs (n, k): logistic regression.
 
-    Both classes count alike; a mild penalty keeps the weights finite where the classes are separable.
+    Both classes count alike; a mild penalty keeps the weights finite where the classes are separable. InputError if
+    one of them is missing.
     """
     from sklearn.linear_model import LogisticRegression
 
+    if not labels.any() or labels.all():
+        raise InputError(f"{labels.sum()} target and {(~labels).sum()} non-target trials hold speech: a calibration "
+                         "needs both kinds")
     halves = np.where(labels, 0.5 / weights[labels].sum(), 0.5 / weights[~labels].sum()) * weights * len(labels)
     fitted = LogisticRegression(C=1000, max_iter=1000).fit(inputs, labels, halves)
     return fitted.coef_[0].tolist(), float(fitted.intercept_[0])
@@ -285,6 +290,11 @@ class Calibration:
 
     scale: tuple
     offset: tuple
+
+    @property
+    def is_usable(self):
+        """Whether a usual trial's ratio rises with its score, and all weights are finite and not too large."""
+        return self.scale[0] > 0 and bool((np.abs([*self.scale, *self.offset]) <= LARGEST_WEIGHT).all())
 
     def line(self, known):
         """Return scale and offset of trials of which this is known; the scale stays positive."""

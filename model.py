@@ -370,8 +370,7 @@ class Trainer:
             while self.iteration < config.iteration and not stopping:
                 over = config.max_minutes and time.monotonic() - started > 60 * config.max_minutes
                 loss, stopping = map(float, self.step(self.next_batch(), float(interrupted() or stalled or over)))
-                if not math.isfinite(loss):
-                    raise InputError(f"the loss is {loss} at iteration {self.iteration}: {self.remedy_for_loss()}")
+                self.check_loss(loss)
                 self.loss_sum.assign_add(loss)
                 bar.update()
                 if self.iteration % config.valid_every == 0 or self.iteration == config.iteration or (
@@ -390,13 +389,16 @@ class Trainer:
                 raise KeyboardInterrupt(line)
             print(line)
 
-    def remedy_for_loss(self):
-        """Say what makes the loss no number, and what to do: features that are none, or steps that are too large."""
-        for speaker in self.training:
-            if not features.is_usable(speaker.load()):
-                return (f"{speaker.path} holds numbers that are not finite; preprocess this speaker again, then go on "
-                        "with --restore True from the last checkpoint")
-        return f"lower --lr, which is {self.config.lr}, in a new run"
+    def check_loss(self, loss, name="loss"):
+        """Raise InputError where a loss is not finite: features are not, or steps are too large."""
+        if math.isfinite(loss):
+            return
+        remedy = f"lower --lr, which is {self.config.lr}, in a new run"
+        broken = [speaker for speaker in self.training if not features.is_usable(speaker.load())]
+        if broken:
+            remedy = (f"{broken[0].path} holds numbers that are not finite; preprocess this speaker again, then go on "
+                      "with --restore True from the last checkpoint")
+        raise InputError(f"the {name} is {loss} at iteration {self.iteration}: {remedy}")
 
     def numbers(self):
         """Return the numbers of the run's checkpoints, ascending."""
@@ -414,12 +416,13 @@ class Trainer:
                                          self.config.utterance_number, within_corpora=True)
                        for speakers in utils.redraw_enrolments(self.validation, DRAWS)]
         copies = [[evaluation.under(probes) for probes in evaluation.copies] for evaluation in evaluations]
-        loss = np.mean([evaluation.least_loss() for evaluation in evaluations])
-        if not copies[0]:
-            return Validation(evaluations[0], float(loss), None)
-        under = np.mean([copy.least_loss() for draw in copies for copy in draw])
-        copies_eer = np.mean([copy.eer_of_copies() for copy in copies[0]])
-        return Validation(evaluations[0], float(loss + under) / 2, float(copies_eer))
+        losses = [np.mean([one.least_loss() for one in evaluations])]
+        if copies[0]:
+            losses.append(np.mean([copy.least_loss() for draw in copies for copy in draw]))
+        loss = float(np.mean(losses))
+        self.check_loss(loss, "validation loss")
+        copies_eer = float(np.mean([copy.eer_of_copies() for copy in copies[0]])) if copies[0] else None
+        return Validation(evaluations[0], loss, copies_eer)
 
     def save(self, validation=None):
         """Write the checkpoint of this iteration and, if its validation loss is the least, its export and thresholds.

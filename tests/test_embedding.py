@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -376,6 +377,20 @@ def test_points_of_known_trials_are_ratios_with_the_scores_of_a_usual_trial(tmp_
         assert point["frr"] == np.mean(~accepted[trials.labels & trials.as_recorded])
         assert name == "eer" or far <= float(name)
     assert calibration.ratio(0.3, {"snr": 5}) != pytest.approx(calibration.ratio(0.3, {"snr": 35}))
+
+
+def test_what_is_stored_can_be_read(tmp_path, capsys):
+    """Where higher scores are less likely the same person's there are no ratios, then no calibration; points stay."""
+    trials = known_trials()
+    trials = replace(trials, scores=-trials.scores)
+    for targets, others, calibrated in (([0.9, 0.2], [0.1, 0.3], True), ([0.1, 0.2], [0.9, 0.8], False)):
+        evaluation = evaluation_of(targets, others)
+        embedding.store_thresholds(tmp_path, 7, evaluation, "two people", best={"model_num": 7}, trials=trials)
+        stored = embedding.load_thresholds(tmp_path, 7)
+        assert stored["points"] == evaluation.points
+        assert (embedding.calibration_of(stored) is not None) == calibrated
+        assert stored["best"] == {"model_num": 7}
+        assert "checkpoint 7 has no calibration that knows conditions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", [

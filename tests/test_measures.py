@@ -241,6 +241,14 @@ def test_what_has_no_error_rate(scores, labels, words):
         measures.error_rates(scores, labels)
 
 
+@pytest.mark.parametrize(("scores", "words"), [
+    ([-np.inf] * 3, "0 target and 0 non-target trials hold speech"),
+    ([0.1, 0.2, -np.inf], "2 target and 0 non-target trials hold speech: a calibration needs both kinds")])
+def test_what_has_no_calibration(scores, words):
+    with pytest.raises(InputError, match=words):
+        measures.calibrate(scores, [True, True, False])
+
+
 def test_operating_points_by_hand():
     others = np.arange(200) / 1000                                 # 0.000 ... 0.199
     scores = np.concatenate([others, [0.1985, 0.5]])

@@ -468,6 +468,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(made_features, tmp_path, fails,
     assert "at iteration 1: lower --lr" in fails(model.main, *train_flags(made_features, tmp_path))
 
 
+def test_a_validation_loss_that_is_not_finite_stops_the_run_before_it_is_written(made_features, tmp_path, fails,
+                                                                                 monkeypatch):
+    monkeypatch.setattr(protocol.Evaluation, "least_loss", lambda self: np.nan)
+    line = fails(model.main, *train_flags(made_features, tmp_path, "--iteration", 4))
+    assert "the validation loss is nan at iteration 4: lower --lr, which is 0.01" in line
+    assert not (tmp_path / "history.csv").exists()
+    assert embedding.checkpoint_numbers(tmp_path) == []
+
+
 # ---- evaluation -------------------------------------------------------------------------------------------------
 
 def test_scores_are_those_of_a_plain_loop(trained, made_features):
