@@ -29,7 +29,7 @@ import measures
 import protocol
 import report
 import utils
-from common import InputError, write_whole
+from common import InputError, check_writable, write_whole
 
 SCORED_AT_ONCE = 100_000     # trials
 PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
@@ -57,9 +57,11 @@ class Findings:
 def open_model(config):
     """Return the encoder, what its config.json holds and its thresholds, None without any.
 
-    InputError before any work where they lack what --far asks for.
+    InputError before any work where they lack what --far asks for, or the cohort of --snorm does not fit.
     """
     encoder, stored = embedding.open_model(config)
+    if config.snorm and "sr" in stored["flags"]:        # else those of the test's features may yet become the model's
+        cohort_speakers(config.snorm, config)
     thresholds = embedding.load_thresholds(config.model_path, config.model_num)
     if thresholds or config.far is not None:
         embedding.choose_point(thresholds, config)
@@ -89,10 +91,10 @@ def read_trials(path):
     trials = []
     for number, line in enumerate(lines, 1):
         words = line.split()
-        if len(words) == 3 and words[0] in ("0", "1"):
-            trials.append((words[1], words[2], words[0] == "1"))
-        elif len(words) == 3 and words[2] in ("target", "nontarget"):
+        if len(words) == 3 and words[2] in ("target", "nontarget"):         # first: its names may be 0 and 1
             trials.append((words[0], words[1], words[2] == "target"))
+        elif len(words) == 3 and words[0] in ("0", "1"):
+            trials.append((words[1], words[2], words[0] == "1"))
         elif words:
             raise InputError(f"--trials is {path}: line {number} is {line!r}, which is neither '1 path1 path2' nor "
                              "'enrol-utt test-utt target|nontarget'")
@@ -183,7 +185,8 @@ def trial_notes(trials, paths, stored):
     """
     told = {}
     for enrolled, probe, same in trials:
-        if told.setdefault(tuple(paths[name] or name for name in (enrolled, probe)), same) != same:
+        pair = tuple(sorted(str(paths[name] or name) for name in (enrolled, probe)))        # either may enrol
+        if told.setdefault(pair, same) != same:
             raise InputError(f"--trials has {enrolled} and {probe} as the same person and as another")
     alone = sum(enrolled == probe for enrolled, probe in told)
     people = {person for name in paths for person in (owner_of(name), features.person_of(name))}
@@ -346,11 +349,14 @@ def condition_figures(name, scored, config, stored):
 def pooled_costs(conditions, calibration):
     """Return Cllr and min Cllr of the trials of all conditions, (name, Scored) each; those without speech are left out.
 
-    Their ratio tells what a calibration loses that must serve every condition.
+    Their ratio tells what a calibration loses that must serve every condition. {} where both kinds of trials are not
+    there.
     """
     ratios = [calibration.ratio(scored.scores, scored.known) for _, scored in conditions]
     ratios, labels = np.concatenate(ratios), np.concatenate([scored.labels for _, scored in conditions])
     heard = np.isfinite(ratios)
+    if not labels[heard].any() or labels[heard].all():
+        return {}
     return {"cllr": measures.cllr(ratios[heard], labels[heard]),
             "min_cllr": measures.min_cllr(measures.Trials(ratios[heard], labels[heard]))}
 
@@ -375,13 +381,21 @@ def worst_speakers(scored, names, threshold):
     return sorted(rows, key=lambda row: -row[1] - row[2])[:10]
 
 
+def cohort_speakers(folder, config):
+    """Return the speakers of a cohort's feature folder, and notes on it; InputError where they do not fit."""
+    speakers, settings = features.load_features(folder)
+    notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
+    if len(speakers) < 2:
+        raise InputError(f"--snorm is {folder}: it has {len(speakers)} speaker, a cohort needs at least 2")
+    return speakers, notes
+
+
 def embed_cohort(encoder, folder, config):
     """Return the names of the speakers of a feature folder, their d-vectors (C, D), and notes on the features.
 
     A speaker's d-vector is the normalised mean of those of its utterances, without copies.
     """
-    speakers, settings = features.load_features(folder)
-    notes = features.check_features(speakers, settings, features.feature_settings(config), folder)
+    speakers, notes = cohort_speakers(folder, config)
     names = [speaker.name for speaker in speakers]
     speakers = common.progress(speakers, desc=f"cohort {folder}", unit="speaker")
     vectors = []
@@ -422,8 +436,9 @@ def gather_figures(findings, config):
     if findings.other_texts:
         figures["conditions"].append(condition_figures("right speaker, another text", findings.other_texts, config,
                                                        findings.stored))
-    if config.conditions and calibration:
-        figures["pooled"] = pooled_costs(findings.conditions, calibration)
+    pooled = pooled_costs(findings.conditions, calibration) if config.conditions and calibration else {}
+    if pooled:
+        figures["pooled"] = pooled
     return figures | {
         "notes": findings.notes, "model": str(config.model_path), "model_num": config.model_num,
         "model_sha256": findings.encoder.sha256,
@@ -448,8 +463,8 @@ def save_embeddings(path, findings):
         seconds=np.array([findings.seconds[name] for name in names])))
 
 
-def work(config):
-    """Evaluate, print, write the report, and store the thresholds where that is wanted."""
+def check_request(config):
+    """Raise InputError, before any work, where the flags ask for what cannot be done or written."""
     for mode in ("train", "verify", "export"):
         value = getattr(config, mode)
         if value:
@@ -458,6 +473,29 @@ def work(config):
         raise InputError("--conditions is True: it needs audio, give --raw_path")
     if config.snorm and not pathlib.Path(config.snorm).is_dir():
         raise InputError(f"--snorm is {config.snorm}: there is no such folder")
+    measured = embedding.read_thresholds(config.model_path) if config.store_threshold else None
+    if measured and "model_num" in config.given and measured["model_num"] != config.model_num:
+        raise InputError(f"--model_num is {config.model_num}: {config.model_path} stores the thresholds of checkpoint "
+                         f"{measured['model_num']}, which --store_threshold True would replace; leave --model_num out, "
+                         "or export that checkpoint to a folder of its own with python model.py --export")
+    check_place("report_path", config.report_path, "evaluation.json")
+    if config.save_embeddings:
+        check_place("save_embeddings", config.save_embeddings)
+
+
+def check_place(flag, path, name=""):
+    """Raise InputError where the file that a flag names, or `name` in that folder, could not be written."""
+    file = pathlib.Path(path, name).absolute()
+    nearest = next(folder for folder in file.parents if folder.exists())
+    try:
+        check_writable(file if file.is_dir() else nearest / file.name)
+    except OSError as error:
+        raise InputError(f"--{flag} is {path}: it cannot be written ({error.strerror}); name another one") from error
+
+
+def work(config):
+    """Evaluate, print, write the report, and store the thresholds where that is wanted."""
+    check_request(config)
     history = utils.History(pathlib.Path(config.model_path, "history.csv"), sys.maxsize).rows
     findings = score_trials(config) if config.trials else score_speakers(config)
     evaluation, scored = findings.evaluation, findings.scored

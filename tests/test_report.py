@@ -6,6 +6,7 @@ import html.parser
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_the_cohort_is_a_vector_of_each_speaker(tested, made_features, write_fea
     rows = [embedding.embed(findings.encoder, speaker.load()[utterance.first:utterance.first + utterance.count])
             for utterance in speaker.utterances]
     np.testing.assert_allclose(vectors[3], np.mean(rows, axis=0) / np.linalg.norm(np.mean(rows, axis=0)), atol=1e-5)
-    copied = write_features([[1, 1]], "copied")                     # whose second row is a copy of the first
+    copied = write_features([[1, 1], [1]], "copied")                     # whose second row is a copy of the first
     told = json.loads((copied / "s0.json").read_text())
     told["utterances"][0]["copies"] = [told["utterances"].pop()]
     (copied / "s0.json").write_text(json.dumps(told))
@@ -323,6 +324,8 @@ def test_the_costs_of_all_conditions_together_equal_a_plain_sum(stressed):
                       if sign == kind]) for kind in (-1, 1)]
     assert pooled["cllr"] == pytest.approx(sum(costs) / 2)
     assert 0 < pooled["min_cllr"] < pooled["cllr"]
+    silent = [(name, replace(scored, scores=np.full(20, -np.inf))) for name, scored in rows]
+    assert evaluation_script.pooled_costs(silent, calibration) == {}
     folder, _, printed = stressed
     stored = json.loads((folder / "report" / "evaluation.json").read_text())["pooled"]
     lines = printed[printed.index("All conditions together"):].splitlines()
@@ -379,6 +382,32 @@ def test_conditions_need_audio(fails, trained, made_features):
                                                       ("--snorm", "gone", "--snorm is gone: there is no such folder")])
 def test_what_cannot_be_is_said_before_the_work(fails, trained, flag, value, words):
     assert words in fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", flag, value)
+
+
+@pytest.mark.parametrize(("flag", "words"), [("--report_path", "it cannot be written"),
+                                             ("--save_embeddings", "it cannot be written (Is a directory)")])
+def test_what_cannot_be_written_is_said_before_the_work(fails, trained, tmp_path, flag, words):
+    (tmp_path / "file").touch()
+    place = tmp_path if flag == "--save_embeddings" else tmp_path / "file"
+    line = fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", flag, place)
+    assert f"{flag} is {place}: {words}" in line
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_cohort_that_does_not_fit_is_said_before_the_work(fails, trained, write_features):
+    def said(folder):
+        return fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", "--snorm", folder)
+
+    assert "it has 1 speaker, a cohort needs at least 2" in said(write_features([[1, 1]], "one"))
+    assert "was made with --sr 16000, the model with 8000" in said(write_features([[1], [1]], "other", sr=16000))
+
+
+def test_thresholds_of_another_checkpoint_are_not_replaced(fails, trained, tmp_path):
+    before = (trained / "thresholds.json").read_text()
+    line = fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", "--store_threshold", "True",
+                 "--model_num", 99)
+    assert f"stores the thresholds of checkpoint {json.loads(before)['model_num']}, which --store_threshold True" in line
+    assert (trained / "thresholds.json").read_text() == before
 
 
 def test_a_model_without_thresholds_has_none_for_a_rate(fails, trained, tmp_path):

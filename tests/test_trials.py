@@ -60,6 +60,11 @@ def test_kaldis_form_names_the_same_trials(score, tmp_path):
     assert (tmp_path / "report" / "scores.txt").read_text().split()[::4] == scores
 
 
+def test_names_in_kaldis_form_may_be_0_and_1(tmp_path):
+    (tmp_path / "list").write_text("0 1 target\n1 2 nontarget\n1 a b\n")
+    assert evaluation_script.read_trials(tmp_path / "list") == [("0", "1", True), ("1", "2", False), ("a", "b", True)]
+
+
 def test_recordings_are_found_by_path_or_by_name(tmp_path):
     for name in ("a/x/1.wav", "a/y/2.wav", "b/y/2.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +120,12 @@ def test_what_a_list_does_not_tell_is_noted(score, trained, tmp_path):
     hyphenated = evaluation_script.trial_notes([("cv-en-1/a.wav", "cv-en-2/b.wav", False)], dict.fromkeys(
         ("cv-en-1/a.wav", "cv-en-2/b.wav")), {"training": ["cv-en-1"]})
     assert hyphenated[0].startswith("1 speakers carry names")
-    code, printed = score(LIST + "0 voice08/00.wav voice08/01.wav\n")
-    assert code == 2
-    assert "has voice08/00.wav and voice08/01.wav as the same person and as another" in printed
+    assert evaluation_script.trial_notes([("a", "b", True), ("b", "a", True)], dict.fromkeys("ab"), {})[0].startswith(
+        "1 of 2 trials are there twice")
+    for pair in ("voice08/00.wav voice08/01.wav", "voice08/01.wav voice08/00.wav"):
+        code, printed = score(LIST + f"0 {pair}\n")
+        assert code == 2
+        assert f"has {' and '.join(pair.split())} as the same person and as another" in printed
 
 
 def test_a_list_needs_its_audio(fails):
