@@ -204,7 +204,8 @@ def make_export(model_path, number, path):
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"the export ended with {done.returncode}"]
-        return lines[-1].removeprefix("error: ").removeprefix("common.InputError: ")
+        told = [line for line in lines if line.startswith("error: ")] or lines       # libraries may have the last word
+        return told[-1].removeprefix("error: ").removeprefix("common.InputError: ")
     return ""
 
 
@@ -254,6 +255,12 @@ def checkpoint_path(model_path, number):
     return str(pathlib.Path(model_path, "Check_Point", f"model.ckpt-{number}"))
 
 
+def is_ancestors(model_path, number):
+    """Tell whether a checkpoint is of TensorFlow 1, as the ancestors' are: ours describe their objects, too."""
+    index = pathlib.Path(f"{checkpoint_path(model_path, number)}.index")
+    return b"_CHECKPOINTABLE_OBJECT_GRAPH" not in index.read_bytes()
+
+
 def best_checkpoint(model_path):
     """Return the number of the best checkpoint on validation, else of the last one; there must be one."""
     best = (read_thresholds(model_path) or {}).get("best")
@@ -268,9 +275,13 @@ def choose_checkpoint(model_path, model_num=None):
                          f"python model.py --train True --model_path {model_path}",
                          f"The model in {model_path} has no checkpoint.")
     chosen = best_checkpoint(model_path) if model_num is None else model_num
-    if chosen not in numbers:
-        raise InputError(f"--model_num is {chosen}: {model_path} has the checkpoints {', '.join(map(str, numbers))}")
-    return chosen
+    if chosen in numbers:
+        return chosen
+    there = f"{model_path} has the checkpoints {', '.join(map(str, numbers))}"
+    if model_num is not None:
+        raise InputError(f"--model_num is {chosen}: {there}")
+    raise InputError(f"{model_path}/thresholds.json names checkpoint {chosen} as the best: {there}; choose one with "
+                     "--model_num", f"The best checkpoint of the model in {model_path} is gone.")
 
 
 def choose_exported(model_path, model_num=None):
@@ -292,6 +303,10 @@ def load_config(model_path):
         raise InputError(f"--model_path is {model_path}: there is no model; train one with "
                          f"python model.py --train True --model_path {model_path}",
                          f"There is no model in {model_path}.")
+    if stored is None and not is_ancestors(model_path, numbers[-1]):
+        raise InputError(f"{checkpoint_path(model_path, numbers[-1])} has no config.json beside it, which tells what "
+                         "it listens to: bring it back, or copy the model's folder whole",
+                         f"The model in {model_path} has lost its config.json.")
     return stored or {"ancestor": True, "flags": configuration.with_later_flags({})}
 
 
@@ -414,10 +429,11 @@ def calibration_of(stored):
     return measures.Calibration(tuple(scale), tuple(offset))
 
 
-def choose_point(stored, config):
+def choose_point(stored, config, by_hand=False):
     """Return the operating point that --far asks for, that of the EER without it, and its name in words.
 
-    `stored` is what load_thresholds returns. Raises InputError where there is no such point.
+    `stored` is what load_thresholds returns. Raises InputError where there is no such point; `by_hand` tells whether
+    --threshold would do instead.
     """
     points = stored["points"] if stored else {}
     wanted = "eer" if config.far is None else str(config.far)
@@ -429,8 +445,8 @@ def choose_point(stored, config):
     remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
     if config.far not in (None, *measures.FALSE_ALARMS):
         remedy = f"choose {' or '.join(map(str, measures.FALSE_ALARMS))}, which can be stored"
-    raise InputError(f"{flags}{config.model_path} stores {names} for checkpoint {config.model_num}; {remedy}, or "
-                     "give --threshold", f"The model stores {names}; {remedy}.")
+    raise InputError(f"{flags}{config.model_path} stores {names} for checkpoint {config.model_num}; {remedy}"
+                     f"{', or give --threshold' * by_hand}", f"The model stores {names}; {remedy}.")
 
 
 def decide(stored, config, scored):
@@ -471,7 +487,8 @@ def parse_thresholds(stored):
         raise ValueError("what must be a number is none")
     if type(stored["model_num"]) is not int or type(best["model_num"]) is not int or type(stored["source"]) is not str:
         raise ValueError("the number of a checkpoint is none, or the source is no text")
-    if not np.isfinite(np.array(others, float)).all() or any(abs(number) > measures.LARGEST_WEIGHT for number in calibration):
+    large = any(abs(number) > measures.LARGEST_WEIGHT for number in calibration)
+    if large or not np.isfinite(np.array(others, float)).all():
         raise ValueError("its thresholds or its calibration are too large")
     if not all(0 <= rate <= 1 for rate in rates) or {len(rates) for rates in curve.values()} != {len(measures.CURVE)}:
         raise ValueError("its error rates are not from 0 to 1, or too few")

@@ -297,6 +297,26 @@ def test_the_checkpoint_is_the_one_asked_for_the_best_or_the_last(tmp_path):
         embedding.choose_checkpoint(tmp_path, 5)
 
 
+def test_a_best_checkpoint_that_is_gone_is_named_by_the_file_that_names_it(tmp_path):
+    (tmp_path / "Check_Point").mkdir()
+    (tmp_path / "Check_Point" / "model.ckpt-3.index").touch()
+    embedding.store_thresholds(tmp_path, 9, evaluation_of([0.9], [0.1]), "two people", best={"model_num": 9})
+    with pytest.raises(InputError, match=r"thresholds\.json names checkpoint 9 as the best: .* one with --model_num"):
+        embedding.choose_checkpoint(tmp_path)
+
+
+def test_a_model_that_has_lost_its_config_is_no_ancestor(copied):
+    (copied / "config.json").unlink()
+    with pytest.raises(InputError, match=r"has no config\.json beside it, which tells what it listens to"):
+        embedding.load_encoder(copied)
+
+
+def test_an_export_that_fails_tells_its_error_whatever_follows(monkeypatch, tmp_path):
+    done = subprocess.CompletedProcess([], 2, stderr="chatter\nerror: it does not fit\nW0000 a library's last word\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: done)
+    assert embedding.make_export(tmp_path, 3, tmp_path / "x.tflite") == "it does not fit"
+
+
 def test_files_beside_checkpoints_are_none(trained, tmp_path):
     """A file manager copied one."""
     shutil.copytree(trained, tmp_path / "model")
