@@ -242,16 +242,17 @@ class Enrolled:
 
 def list_enrolled(config):
     """Return the enrolled speakers, a list of Enrolled, in the order of their names."""
-    found, sources = [], {}
-    if pathlib.Path(config.enroll_path).exists():
-        sources = verification.find_enrolments(config.enroll_path)
-    for name, files in sorted(sources.items()):
-        if files[0].suffix != ".npy":
-            found.append(Enrolled(name, len(files), None))
-            continue
-        utterances = (readable_record(files[0]) or {}).get("utterances", [])
-        found.append(Enrolled(name, len(utterances), sum(entry["speech_seconds"] for entry in utterances)))
-    return found
+    if not pathlib.Path(config.enroll_path).exists():
+        return []
+    return [read_enrolled(*source) for source in sorted(verification.find_enrolments(config.enroll_path).items())]
+
+
+def read_enrolled(name, files):
+    """Return the Enrolled of a speaker's files, recordings or one of features, which may be gone."""
+    if files[0].suffix != ".npy":
+        return Enrolled(name, len(files), None)
+    utterances = (readable_record(files[0]) or {}).get("utterances", [])
+    return Enrolled(name, len(utterances), sum(entry["speech_seconds"] for entry in utterances))
 
 
 def folder_lock(folder):
@@ -398,10 +399,9 @@ def adopt_model(config):
         raise InputError(f"--model_path is {config.model_path}: there is no model, and its rate is needed to record; "
                          f"train one with python model.py --train True --model_path {config.model_path}",
                          f"There is no model in {config.model_path}.")
-    flags = stored["flags"] if stored else configuration.with_later_flags({})
-    names = [name for name in configuration.flags_stored("features") if name in flags]
-    flags = configuration.without_free_text(config, {name: flags[name] for name in names})
-    configuration.adopt(config, flags, config.model_path)
+    flags = (stored or embedding.load_config(config.model_path))["flags"]
+    flags = {name: flags[name] for name in configuration.flags_stored("features") if name in flags}
+    configuration.adopt(config, configuration.without_free_text(config, flags), config.model_path)
     configuration.check_relations(config)
 
 
@@ -454,8 +454,8 @@ def work(config):
     for note in input_notes(config):
         print("note:", note, file=sys.stderr)
     path = enroll(config, name, *get_recording(config, f"an enrolment of {name}"))
-    total = next(entry for entry in list_enrolled(config) if entry.name == path.stem)
-    print(f"{path}: {total.recordings} recording{'s' * (total.recordings > 1)}, {total.seconds:.1f} s of speech")
+    total = read_enrolled(name, [path])
+    print(f"{path}: {total.recordings} recording{'s' * (total.recordings != 1)}, {total.seconds:.1f} s of speech")
     return 0
 
 
@@ -464,9 +464,7 @@ def verify_recording(config, name):
 
     What would leave no verdict is said before anybody speaks; the enrolments are embedded while the microphone records.
     """
-    sources = verification.enrolment_sources(config.enroll_path)
-    if "speaker" in config.given and name not in sources:
-        raise InputError(f"--speaker is {name}: {config.enroll_path} has {', '.join(sources)}")
+    sources = verification.enrolment_sources(config.enroll_path, name if "speaker" in config.given else None)
     verifier = verification.Verifier(config)
     verifier.notes += input_notes(config)
     if config.live:

@@ -91,7 +91,7 @@ def probe_files(path):
                          "python record.py --verify True")
     if path.is_file():
         return [path]
-    files = [path / file for file in audio.audio_files(path)[0]] + sorted(path.glob("*.npy"))
+    files = [path / file for file in audio.audio_files(path)[0]] + features.files_of(path, ".npy")
     if not files:
         raise InputError(f"--verify_path is {path}: it holds neither recordings nor features")
     return files
@@ -224,7 +224,7 @@ class Verdict:
 
     def as_dict(self):
         """Return it as plain values, for JSON."""
-        threshold = asdict(self.threshold) if self.threshold else {"value": None, "llr": None}
+        threshold = asdict(self.threshold or Threshold(None, None, None, None))
         return {**asdict(self), "decision": self.decision, "same": self.same, "threshold": threshold.pop("value"),
                 "threshold_llr": threshold.pop("llr"), **threshold, "scores": dict(self.scores)}
 
@@ -278,7 +278,7 @@ class Verifier:
         config, measured = self.config, self.measured
         if config.threshold is not None:
             return Threshold(config.threshold, *self.rates(config.threshold), "given by --threshold")
-        point, label = embedding.choose_point(measured, config)
+        point, label = embedding.choose_point(measured, config, by_hand=True)
         return Threshold(point["threshold"], point["far"], point["frr"], label,
                          *(point.get(name) for name in ("llr", "far_all", "frr_all")))
 

@@ -126,6 +126,33 @@ def test_what_leaves_no_verdict_is_said_before_anybody_speaks(enrol, here, corpu
     assert "was made with --top_db 20.0" in fails(record.main, "--verify", "--model_path", trained)
 
 
+def test_a_claim_needs_no_other_enrolment(enrol, here, corpus, trained):
+    voice = corpus / "test" / "voice08"
+    assert enrol(voice / "00.wav") == 0
+    (here / "enroll" / "ben.npy").write_bytes(b"damaged")
+    flags = ["--verify", "--model_path", str(trained), "--input", str(voice / "01.wav"), "--threshold", "-1"]
+    assert record.main([*flags, "--speaker", "anna"]) == 0
+    assert record.main(flags) == 2
+
+
+def test_an_enrolment_tells_its_own_totals(enrol, here, corpus, capsys, monkeypatch):
+    """Beside another that is there twice, and where it is forgotten meanwhile."""
+    voice = corpus / "test" / "voice08"
+    shutil.copytree(voice, here / "enroll" / "carl")
+    (here / "enroll" / "carl.npy").touch()
+    assert enrol(voice / "00.wav", speaker="dora") == 0
+    assert "dora.npy: 1 recording, " in capsys.readouterr().out
+    monkeypatch.setattr(record, "enroll", lambda config, name, *_: here / "enroll" / f"{name}.npy")
+    assert enrol(voice / "00.wav", speaker="eve") == 0
+    assert "eve.npy: 0 recordings, 0.0 s of speech" in capsys.readouterr().out
+
+
+def test_a_model_that_has_lost_its_config_is_not_recorded_for(here, trained, corpus, fails):
+    shutil.copytree(trained, here / "model")
+    (here / "model" / "config.json").unlink()
+    assert "has no config.json beside it" in fails(record.main, "--input", corpus / "test" / "voice08" / "00.wav")
+
+
 def test_json_tells_what_the_probe_lacks(enrol, here, corpus, trained, capsys):
     voice = corpus / "test" / "voice08"
     assert enrol(voice / "00.wav") == 0

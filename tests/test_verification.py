@@ -221,6 +221,21 @@ def test_one_bad_probe_does_not_end_the_others(verify, voice, tmp_path):
     assert "Same person: a\\nb.wav and voice08" in printed         # one line, whatever the file is called
 
 
+def test_a_probe_without_speech_has_all_keys(verify, voice, tmp_path):
+    shutil.copy(voice / "00.wav", tmp_path / "a.wav")
+    soundfile.write(tmp_path / "mute.wav", np.zeros(8000), 8000)
+    good, mute = json.loads(verify(voice, tmp_path, "--json", "True")[1])["verdicts"]
+    assert list(good) == list(mute)
+    for name in ("threshold", "threshold_llr", "far", "frr", "source", "far_all", "frr_all"):
+        assert mute[name] is None
+
+
+def test_a_hidden_file_is_no_probe(verify, voice, made_features, tmp_path):
+    shutil.copy(made_features / "test" / "voice08.npy", tmp_path / "probe.npy")
+    (tmp_path / "._probe.npy").write_bytes(b"of macOS")
+    assert [path.name for path in verification.probe_files(tmp_path)] == ["probe.npy"]
+
+
 def test_a_narrow_recording_is_noted(trained, voice, tmp_path, capsys):
     wave, _ = soundfile.read(voice / "00.wav")
     soundfile.write(tmp_path / "4k.wav", wave[::2], 4000)
