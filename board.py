@@ -327,7 +327,7 @@ class Conversation:
         if moment:
             self.timeline.add(moment)
             name = {"": "Nobody speaks", listening.SOMEBODY: "Somebody else"}.get(moment.name, moment.name)
-            nearest = f"Nearest is {moment.nearest}, ratio {moment.ratio:+.1f}. " if moment.name else ""
+            nearest = f"Nearest is {moment.nearest}, {moment.measured}. " if moment.name else ""
             self.words.show(shortened(name, 24), INK if moment.name else MUTED, f"{nearest}{clock(seconds)} heard.")
         self.level.meter(level_db)
         self.timeline.draw(seconds)

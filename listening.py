@@ -11,7 +11,7 @@ import csv
 import io
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,12 @@ class Moment:
     name: str
     ratio: float | None = None          # of the nearest speaker: log-likelihood ratio, the score where there is none
     nearest: str = ""
+    measure: str = "ratio"              # or "score"
+
+    @property
+    def measured(self):
+        """How near the nearest speaker is, in words."""
+        return f"ratio {self.ratio:+.1f}" if self.measure == "ratio" else f"score {self.ratio:.3f}"
 
 
 class Conversation(verification.Listener):
@@ -73,17 +79,18 @@ class Conversation(verification.Listener):
         now = self.heard / self.sr
         wave = self.wave = self.gather()[-round(MEMORY_SECONDS * self.sr):]
         stretches, noise = audio.voiced_stretches(wave, **audio.detector(self.verifier.config))
+        nobody = Moment(now, "", measure="ratio" if self.verifier.calibration else "score")
         if not len(stretches) or len(wave) - stretches[-1, 1] > PAUSE_SECONDS * self.sr:
-            return Moment(now, "")
+            return nobody
         speech = np.concatenate([wave[start:end] for start, end in stretches])
         verdict, newest = (self.compare(speech[-round(seconds * self.sr):], noise)
                            for seconds in (WINDOW_SECONDS, NEWEST_SECONDS))
         if not newest.problem and newest.llr is not None and (newest.same or newest.llr < 0):
             verdict = newest
         if verdict.problem:
-            return Moment(now, "")
+            return nobody
         ratio = verdict.score if verdict.llr is None else verdict.llr
-        return Moment(now, verdict.speaker if verdict.same else SOMEBODY, ratio, verdict.speaker)
+        return replace(nobody, name=verdict.speaker if verdict.same else SOMEBODY, ratio=ratio, nearest=verdict.speaker)
 
     def compare(self, speech, noise):
         """Return the Verdict on voiced speech (V,) with a noise floor in dB."""
@@ -93,10 +100,10 @@ class Conversation(verification.Listener):
 
 
 def write_moments(path, moments):
-    """Write Moments as CSV: seconds, name and ratio; whole, and readable by its owner alone."""
+    """Write Moments as CSV: seconds, name and ratio or score; whole, and readable by its owner alone."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow(("time", "name", "ratio"))
+    writer.writerow(("time", "name", moments[0].measure if moments else "ratio"))
     writer.writerows((f"{moment.seconds:.2f}", moment.name, "" if moment.ratio is None else f"{moment.ratio:.3f}")
                      for moment in moments)
     write_whole(path, lambda file: file.write(table.getvalue().encode()), private=True)
@@ -262,4 +269,4 @@ def now_in_words(moment):
     if not moment.name:
         return "nobody speaks"
     nearest = "" if moment.name == moment.nearest else f", nearest {moment.nearest}"
-    return verification.printable(f"{moment.name}{nearest} ({moment.ratio:+.1f})")
+    return verification.printable(f"{moment.name}{nearest} ({moment.measured})")

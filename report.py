@@ -113,7 +113,7 @@ def write_report(folder, figures, scored, evaluation=None, history=()):
     write_json(folder / "evaluation.json", figures)
     labels = np.where(scored.labels, "target", "nontarget")
     trials = zip(scored.scores, labels, scored.enrolled, scored.probes, strict=True)
-    lines = (f"{score:.6f} {label} {enrolled} {probe}\n".encode() for score, label, enrolled, probe in trials)
+    lines = (f"{score:.6f}\t{label}\t{enrolled}\t{probe}\n".encode() for score, label, enrolled, probe in trials)
     write_whole(folder / "scores.txt", lambda file: file.writelines(lines))
     pictures = {"det": det_curve(scored.scores, scored.labels),
                 "scores": histogram(scored.scores, scored.labels, figures["points"]["eer"]["threshold"]),

@@ -205,7 +205,7 @@ def test_the_heat_map_shows_each_speakers_own_mean():
 
 def test_the_report_agrees_with_the_scores(report):
     figures = json.loads((report / "evaluation.json").read_text())
-    lines = [line.split(" ", 3) for line in (report / "scores.txt").read_text().splitlines()]
+    lines = [line.split("\t") for line in (report / "scores.txt").read_text().splitlines()]
     scores, labels = [float(line[0]) for line in lines], [line[1] == "target" for line in lines]
     assert figures["eer"] == pytest.approx(measures.equal_error_rate(scores, labels)[0])
     assert figures["measures"]["cllr"]["value"] > 0                             # the model stores a calibration
@@ -214,6 +214,17 @@ def test_the_report_agrees_with_the_scores(report):
     assert figures["snorm"]["speakers"] == 8
     assert len(figures["worst_speakers"]) == 3
     assert {len(figures[name]) for name in ("model_sha256", "data_sha256")} == {64}
+
+
+def test_names_with_blanks_stay_one_field(tmp_path, report):
+    figures = json.loads((report / "evaluation.json").read_text())
+    places = np.array([0, 1])
+    scored = measures.Scored(["anna maria"] * 2, ["anna maria/1 a.wav", "bo/2.wav"], np.array([0.5, 0.25]),
+                             np.array([True, False]), np.array([0, 0]), places,
+                             {"anna maria": np.eye(2)[0], "anna maria/1 a.wav": np.eye(2)[0], "bo/2.wav": np.eye(2)[1]})
+    report_room.write_report(tmp_path, figures, scored)
+    assert (tmp_path / "scores.txt").read_text() == ("0.500000\ttarget\tanna maria\tanna maria/1 a.wav\n"
+                                                     "0.250000\tnontarget\tanna maria\tbo/2.wav\n")
 
 
 def test_the_page_is_whole_and_needs_no_other_file(report):
@@ -377,6 +388,11 @@ def test_conditions_need_audio(fails, trained, made_features):
                  ) == "error: --conditions is True: it needs audio, give --raw_path"
 
 
+def test_no_threshold_is_asked_for_by_hand(fails, trained):
+    assert "--threshold" not in fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing",
+                                      "--far", "0.02")
+
+
 @pytest.mark.parametrize(("flag", "value", "words"), [("--far", "0.02", "--far is 0.02: "),
                                                       ("--far", "0.02", "choose 0.01 or 0.001, which can be stored"),
                                                       ("--snorm", "gone", "--snorm is gone: there is no such folder")])
@@ -406,7 +422,7 @@ def test_thresholds_of_another_checkpoint_are_not_replaced(fails, trained, tmp_p
     before = (trained / "thresholds.json").read_text()
     line = fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", "--store_threshold", "True",
                  "--model_num", 99)
-    assert f"stores the thresholds of checkpoint {json.loads(before)['model_num']}, which --store_threshold True" in line
+    assert f"stores the thresholds of checkpoint {json.loads(before)['model_num']}, which --store_threshold" in line
     assert (trained / "thresholds.json").read_text() == before
 
 
