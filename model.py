@@ -51,8 +51,8 @@ def train(config):
     Raises
     ------
     InputError
-        If the folder holds a model and --restore is not True, the features do not fit, there are fewer than N
-        speakers, or the loss is no longer finite.
+        If the folder holds a model and --restore is not True, another run trains there, the features do not fit,
+        there are fewer than N speakers, or the loss is no longer finite.
     """
     if not config.restore and embedding.holds_model(config.model_path):
         raise InputError(f"--model_path is {config.model_path}: there is a model already; go on with --restore True, "
@@ -66,21 +66,21 @@ def train(config):
     training, validation, notes = training_speakers(config, stored)
     with strategy.scope():
         encoder = first_encoder(config, stored, training)
-    trainer = Trainer(config, encoder, training, validation, strategy=strategy, chief=chief)
-    if chief and not config.restore:
-        for name in ("thresholds.json", "encoder.tflite"):                                  # of a run that was deleted
-            pathlib.Path(config.model_path, name).unlink(missing_ok=True)
-    notes += membership_notes(config, stored, training) + pool_notes(trainer.pools, training)
-    if chief:
-        write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
-    for line in training_summary(encoder, config, training, validation) + notes:
-        print(line)
-    try:
-        trainer.run()
-    except tf.errors.OpError as error:
-        others = "a worker is gone, perhaps; " if config.strategy == "multi_worker" else ""
-        raise InputError(f"training stopped, {others}go on with --restore True: "
-                         f"{error.message.splitlines()[0]}") from error
+    with utils.only_run(config.model_path) if chief else contextlib.nullcontext():
+        trainer = Trainer(config, encoder, training, validation, strategy=strategy, chief=chief)
+        if chief and not config.restore:
+            for name in ("thresholds.json", "encoder.tflite"):                              # of a run that was deleted
+                pathlib.Path(config.model_path, name).unlink(missing_ok=True)
+        notes += membership_notes(config, stored, training) + pool_notes(trainer.pools, training)
+        if chief:
+            write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
+        print(*training_summary(encoder, config, training, validation), *notes, sep="\n")
+        try:
+            trainer.run()
+        except tf.errors.OpError as error:
+            others = "a worker is gone, perhaps; " if config.strategy == "multi_worker" else ""
+            raise InputError(f"training stopped, {others}go on with --restore True: "
+                             f"{error.message.splitlines()[0]}") from error
     return chief
 
 
@@ -149,19 +149,16 @@ def differs_in_features(config, stored):
     """
     if config.restore or "ancestor" in stored:
         return False
-    settings = features.feature_settings(config)
-    names = [name for name in settings if not name.startswith(("tdsv", "tisv"))]
-    return any(settings[name] != stored["flags"].get(name) for name in names)
+    return any(value != stored["flags"].get(name) for name, value in features.feature_settings(config).items()
+               if not name.startswith(("tdsv", "tisv")))
 
 
 def membership_notes(config, stored, training):
     """Return a note where a run goes on with other speakers than it began with."""
     known = set(stored.get("speakers", ())) if config.restore else set()
-    changed = known ^ set(features.people(training))
-    if not known or not changed:
-        return []
+    changed = known and known ^ set(features.people(training))
     return [f"{len(changed)} training speakers came or went since this run began: its batches are not those of a run "
-            "that never stopped"]
+            "that never stopped"] if changed else []
 
 
 def pool_notes(pools, training):
@@ -212,10 +209,8 @@ def training_summary(encoder, config, training, validation):
 def build_optimizer(config):
     """Return the Keras optimizer of --optim with the learning rate of --schedule, after --warmup."""
     keras = tf.keras.optimizers
-    if config.schedule == "cosine":
-        rate = keras.schedules.CosineDecay(config.lr, config.iteration)
-    else:
-        rate = keras.schedules.ExponentialDecay(config.lr, 10000, 0.5, staircase=True)
+    rate = (keras.schedules.CosineDecay(config.lr, config.iteration) if config.schedule == "cosine" else
+            keras.schedules.ExponentialDecay(config.lr, 10000, 0.5, staircase=True))
     if config.warmup:
         rate = warmed_up(rate, config.warmup)
     if config.optim == "adam":
@@ -315,7 +310,9 @@ class Trainer:
             from encoder import restore_checkpoint
 
             restore_checkpoint(self.checkpoint, embedding.checkpoint_path(self.folder, self.numbers()[-1]))
-        self.history = utils.History(self.folder / "history.csv", self.iteration)
+        self.history = utils.History(self.folder / "history.csv", self.iteration, min(LOG_EVERY, config.valid_every))
+        if self.history.begun:              # the row where its sum begins was deleted
+            self.loss_sum.assign(0.0)
         self.writer = tf.summary.create_file_writer(str(self.folder / "logs")) if chief else None
         self.clock = (time.perf_counter(), self.iteration)
 
@@ -393,12 +390,11 @@ class Trainer:
         """Raise InputError where a loss is not finite: features are not, or steps are too large."""
         if math.isfinite(loss):
             return
-        remedy = f"lower --lr, which is {self.config.lr}, in a new run"
-        broken = [speaker for speaker in self.training if not features.is_usable(speaker.load())]
-        if broken:
-            remedy = (f"{broken[0].path} holds numbers that are not finite; preprocess this speaker again, then go on "
-                      "with --restore True from the last checkpoint")
-        raise InputError(f"the {name} is {loss} at iteration {self.iteration}: {remedy}")
+        remedies = [f"{speaker.path} holds numbers that are not finite; preprocess this speaker again, then go on with "
+                    "--restore True from the last checkpoint"
+                    for speaker in self.training if not features.is_usable(speaker.load())]
+        remedies.append(f"lower --lr, which is {self.config.lr}, in a new run")
+        raise InputError(f"the {name} is {loss} at iteration {self.iteration}: {remedies[0]}")
 
     def numbers(self):
         """Return the numbers of the run's checkpoints, ascending."""
@@ -416,10 +412,8 @@ class Trainer:
                                          self.config.utterance_number, within_corpora=True)
                        for speakers in utils.redraw_enrolments(self.validation, DRAWS)]
         copies = [[evaluation.under(probes) for probes in evaluation.copies] for evaluation in evaluations]
-        losses = [np.mean([one.least_loss() for one in evaluations])]
-        if copies[0]:
-            losses.append(np.mean([copy.least_loss() for draw in copies for copy in draw]))
-        loss = float(np.mean(losses))
+        losses = [one.least_loss() for one in evaluations], [copy.least_loss() for draw in copies for copy in draw]
+        loss = float(np.mean([np.mean(part) for part in losses if part]))
         self.check_loss(loss, "validation loss")
         copies_eer = float(np.mean([copy.eer_of_copies() for copy in copies[0]])) if copies[0] else None
         return Validation(evaluations[0], loss, copies_eer)

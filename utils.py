@@ -5,11 +5,14 @@ The equations are numbered as in Wan, Wang, Papir, Lopez Moreno: Generalized End
 T frames, F = 40 mel channels, D dimensions of the d-vector.
 """
 import collections
+import contextlib
 import csv
 import io
 import math
+import pathlib
 from dataclasses import replace
 
+import filelock
 import numpy as np
 
 import features
@@ -347,16 +350,35 @@ def redraw_enrolments(speakers, draws):
 
 # ---- the course of training -------------------------------------------------------------------------------------
 
+@contextlib.contextmanager
+def only_run(folder):
+    """Hold the lock of a model folder, which it makes; InputError where another run trains there.
+
+    The system opens the lock of a run that was killed.
+    """
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(pathlib.Path(folder, ".lock"), timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise InputError(f"--model_path is {folder}: another run trains there; wait for it, or name another folder"
+                         ) from error
+
+
 class History:
-    """history.csv: a row per stretch of training, rewritten whole; rows after `iteration` are forgotten."""
+    """history.csv: a row per stretch of training, rewritten whole; rows after `iteration` are forgotten.
+
+    Where it was deleted after its first row, at iteration `first` at the latest, it is begun anew.
+    """
 
     FIELDS = ("iteration", "loss", "learning_rate", "utterances_per_second", "seconds", "valid_eer", "valid_loss",
               "valid_copies_eer")
 
-    def __init__(self, path, iteration):
+    def __init__(self, path, iteration, first=math.inf):
         self.path, self.rows = path, []
         if iteration and path.exists():
             self.rows = [row for row in self.read(path) if int(row["iteration"]) <= iteration]
+        self.begun = 0 if self.rows or iteration < first else iteration
 
     def read(self, path):
         """Return the rows of a history.csv; InputError where it is damaged."""
@@ -379,8 +401,8 @@ class History:
 
     @property
     def last(self):
-        """The last row, before the first one a row of zeros."""
-        return self.rows[-1] if self.rows else dict.fromkeys(self.FIELDS, 0)
+        """The last row, before the first one a row of zeros at the iteration from which on losses are summed."""
+        return self.rows[-1] if self.rows else dict.fromkeys(self.FIELDS, 0) | {"iteration": self.begun}
 
     def add(self, row):
         """Append a row, a dict of FIELDS."""

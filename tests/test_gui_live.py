@@ -253,6 +253,9 @@ def test_it_names_who_speaks_until_it_is_stopped_and_saves_it(talk, tmp_path, mo
         shown.append(said(talk))
     assert shown == ["Ana", "Ana", "Somebody else", "Nobody speaks", "Bo"]
     assert talk.conversation.words.detail["text"] == "Nearest is Ana, ratio +2.5. 0:02 heard."
+    talk.conversation.show(-20.0, 2.0, listening.Moment(2.0, "Bo", 0.61, "Bo", "score"))       # without a calibration
+    assert talk.conversation.words.detail["text"] == "Nearest is Bo, score 0.610. 0:02 heard."
+    talk.conversation.timeline.moments.pop()
     assert talk.conversation.timeline.lanes() == ["Ana", "Bo", listening.SOMEBODY]
     assert "good" in board(talk, talk.conversation.level)
     assert blocks_of(talk, gui.board.VOICES[0]) == [(0, 0.8)]

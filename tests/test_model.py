@@ -468,6 +468,30 @@ def test_a_loss_that_is_not_finite_stops_the_run(made_features, tmp_path, fails,
     assert "at iteration 1: lower --lr" in fails(model.main, *train_flags(made_features, tmp_path))
 
 
+def test_a_history_that_was_deleted_does_not_thin_the_losses(made_features, tmp_path):
+    """The mean of the steps since then, not their sum by all steps; one that is not there yet counts from the start."""
+    folder = tmp_path / "model"
+    for iteration in (8, 12):
+        (folder / "history.csv").unlink(missing_ok=True)
+        more = ["--restore"] if iteration == 12 else []
+        assert model.main(train_flags(made_features, folder, "--iteration", iteration, *more)) == 0
+    unbroken = tmp_path / "unbroken"
+    assert model.main(train_flags(made_features, unbroken, "--iteration", 12)) == 0
+    ours, theirs = (utils.History(path / "history.csv", 12).rows[-1] for path in (folder, unbroken))
+    assert (ours["iteration"], float(ours["loss"])) == (theirs["iteration"], pytest.approx(float(theirs["loss"])))
+
+
+def test_two_runs_do_not_share_a_folder(trained, made_features, tmp_path, fails):
+    with utils.only_run(tmp_path):
+        line = fails(model.main, *train_flags(made_features, tmp_path, "--iteration", 1))
+        assert f"--model_path is {tmp_path}: another run trains there; wait for it, or name another folder" in line
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert not embedding.holds_model(tmp_path)
+    assert model.main(train_flags(made_features, tmp_path, "--iteration", 1)) == 0
+    assert model.main(["--model_path", str(tmp_path), "--export", str(tmp_path / "exported")]) == 0
+    assert not (tmp_path / "exported" / ".lock").exists()
+
+
 def test_a_validation_loss_that_is_not_finite_stops_the_run_before_it_is_written(made_features, tmp_path, fails,
                                                                                  monkeypatch):
     monkeypatch.setattr(protocol.Evaluation, "least_loss", lambda self: np.nan)
