@@ -430,8 +430,9 @@ def test_turns_are_told_through_the_microphone_until_ctrl_c(microphone, tmp_path
         waves = [audio.load_audio(file, 16000) for file in files[3:]]
         parts.append(np.concatenate([20000 * wave / np.abs(wave).max() for wave in waves])[:48000])
     microphone.start(16000)
-    process = subprocess.Popen(command(ROOT / "pretrained", "--timeline", "who.csv"), stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    flags = ["--far", "0.01", "--timeline", "who.csv"]              # synthetic voices are alike: the EER's lets them in
+    process = subprocess.Popen(command(ROOT / "pretrained", *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
     microphone.wait_for_listener()
     microphone.play(np.int16(np.concatenate([*parts, np.zeros(48000)])), 16000)
     time.sleep(12.5)
