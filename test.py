@@ -478,12 +478,12 @@ def check_request(config):
         raise InputError(f"--model_num is {config.model_num}: {config.model_path} stores the thresholds of checkpoint "
                          f"{measured['model_num']}, which --store_threshold True would replace; leave --model_num out, "
                          "or export that checkpoint to a folder of its own with python model.py --export")
-    check_place("report_path", config.report_path, "evaluation.json")
+    check_target("report_path", config.report_path, "evaluation.json")
     if config.save_embeddings:
-        check_place("save_embeddings", config.save_embeddings)
+        check_target("save_embeddings", config.save_embeddings)
 
 
-def check_place(flag, path, name=""):
+def check_target(flag, path, name=""):
     """Raise InputError where the file that a flag names, or `name` in that folder, could not be written."""
     file = pathlib.Path(path, name).absolute()
     nearest = next(folder for folder in file.parents if folder.exists())

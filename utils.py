@@ -257,40 +257,41 @@ def batch_loss(embedded, w, b, kind):
     "softmax" and "contrast" are those of `ge2e_loss`; "trials" adds the costs of `trial_loss` to the first.
     """
     matrix = similarity(embedded, w, b)
-    return ge2e_loss(matrix, "softmax") + trial_loss(embedded, w, b) if kind == "trials" else ge2e_loss(matrix, kind)
+    if kind != "trials":
+        return ge2e_loss(matrix, kind)
+    return ge2e_loss(matrix, "softmax") + trial_loss(matrix, pair_similarity(embedded, w, b))
 
 
-def trial_loss(embedded, w, b):
+def pair_similarity(embedded, w, b):
+    """Return |w| cos(e_ji, e_kl) + b of unit vectors (N, M, D), shape (N, M, N, M): an enrolment with one utterance."""
+    embedded = tf.convert_to_tensor(embedded)
+    w, b = tf.abs(tf.cast(w, embedded.dtype)), tf.cast(b, embedded.dtype)
+    return w * tf.einsum("jid,kld->jikl", embedded, embedded) + b
+
+
+def trial_loss(similarity, pairs):
     """Return the logistic costs of a batch's trials, summed over its utterances.
 
     Eq. 6 asks which of N speakers an utterance is of; a verdict knows one threshold for all, which is -b / |w| here:
     the loss of Heigold, Moreno, Bengio, Shazeer: End-to-End Text-Dependent Speaker Verification (ICASSP 2016, arXiv
-    1509.08062), -log sigmoid(s) of a target's similarity s, -log sigmoid(-s) of a non-target's. The trials are those of
-    `similarity`, each utterance against the N centroids, and each against every other one, an enrolment with one
-    utterance; those of an utterance with one speaker's count as one trial.
+    1509.08062), -log sigmoid(s) of a target's similarity s, -log sigmoid(-s) of a non-target's. The trials are each
+    utterance against the N centroids, and against every other utterance; its pairs with one speaker's count as one.
 
     Parameters
     ----------
-    embedded : tensor, shape (N, M, D)
-        Unit vectors, M > 1 utterances of each of N speakers.
-    w, b : scalar
-        As for `similarity`.
+    similarity : tensor, shape (N, M, N)
+    pairs : tensor, shape (N, M, N, M)
+        Of `pair_similarity`, M > 1.
 
     Returns
     -------
     scalar tensor
     """
-    embedded = tf.convert_to_tensor(embedded)
-    matrix = similarity(embedded, w, b)
-    w, b = tf.abs(tf.cast(w, embedded.dtype)), tf.cast(b, embedded.dtype)
-    pairs = w * tf.einsum("jid,kld->jikl", embedded, embedded) + b                               # (N, M, N, M)
-    costs = logistic_costs(pairs, same_speaker(matrix)[..., tf.newaxis])
-    m = tf.shape(embedded)[1]
-    itself = same_speaker(matrix)[..., tf.newaxis] & tf.eye(m, dtype=tf.bool)[:, tf.newaxis]      # i = l and j = k
-    mean = tf.reduce_mean(costs, axis=-1)                                                        # (N, M, N)
-    own = tf.reduce_sum(tf.where(itself, tf.zeros((), costs.dtype), costs), axis=-1) / tf.cast(m - 1, costs.dtype)
-    one = tf.where(same_speaker(matrix), own, mean)
-    return tf.reduce_sum(logistic_costs(matrix, same_speaker(matrix)) + one)
+    own, m = same_speaker(similarity), tf.shape(similarity)[1]
+    itself = own[..., tf.newaxis] & tf.eye(m, dtype=tf.bool)[:, tf.newaxis]                  # j = k and i = l
+    costs = tf.where(itself, tf.zeros((), pairs.dtype), logistic_costs(pairs, own[..., tf.newaxis]))
+    numbers = tf.cast(tf.where(own, m - 1, m), pairs.dtype)                                  # of pairs, (N, 1, N)
+    return tf.reduce_sum(logistic_costs(similarity, own) + tf.reduce_sum(costs, axis=-1) / numbers)
 
 
 def logistic_costs(similarity, own):
