@@ -38,7 +38,7 @@ CODECS = {"opus": {"format": "OGG", "subtype": "OPUS", "compression_level": 0.98
           "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.9}}
 MP3_DELAY = 1105             # samples by which what LAME has coded at 16 kHz, and libsndfile reads, comes late
 PIECES = "noise_[0-9][0-9][0-9].wav"
-ORIGIN = ".origin.json"      # in a folder that cut_noise made: what it is the difference of
+ORIGIN = ".origin.json"      # in a folder that was made here, of noise or of a public corpus: of what
 
 
 def load(name):

@@ -41,7 +41,6 @@ MEMBER = "LibriSpeech(/[A-Z]+[.]TXT|/{part}(/[0-9]+(/[0-9]+(/[0-9-]+([.]flac|[.]
 LARGEST_RATIO = 10          # of the size of what is unpacked and that of its archive: FLAC cannot be compressed
 SERVER_SECONDS = 30         # that a server may be silent
 IN_JSON = "; the .json beside each speaker's features names them"
-ORIGIN = ".origin.json"     # in a folder that --download made: which corpus it is
 
 
 # ---- a public corpus ----------------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ def make_corpus(name, folder, beside):
 
 def is_downloaded(name, folder):
     """Tell whether a folder is this corpus; InputError where it holds anything else."""
-    found = common.read_json(folder / ORIGIN, lambda origin: origin["corpus"])
+    found = common.read_json(folder / conditions.ORIGIN, lambda origin: origin["corpus"])
     if found and found != name:
         raise InputError(f"--raw_path is {folder}: that is {found}; name another folder for --download {name}")
     if not found and folder.exists() and (any(folder.iterdir()) or folder.is_mount() or folder.samefile(os.curdir)):
@@ -145,7 +144,7 @@ def unpack(name, archive, folder):
     corpus = pathlib.Path(folder, "LibriSpeech", part)
     for text in corpus.parent.glob("*.TXT"):        # the licence among them
         text.rename(corpus / text.name)
-    write_json(corpus / ORIGIN, {"corpus": name, "url": CORPORA[name][0], "md5": CORPORA[name][1]})
+    write_json(corpus / conditions.ORIGIN, {"corpus": name, "url": CORPORA[name][0], "md5": CORPORA[name][1]})
     return corpus
 
 
