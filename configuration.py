@@ -179,10 +179,14 @@ def add_text_dependent_flags(add):
 
 def add_model_flags(add):
     """Add the flags of the encoder and its folder."""
-    add("hidden", 128, "LSTM cells per layer", unit="cells", low=1, high=65536, readers="model", stored="model")
+    add("network", "lstm", "the paper's LSTM, or a convolutional network, of several times its work, that can teach it",
+        choices=("lstm", "resnet"), readers="model", stored="model")
+    add("hidden", 128, "LSTM cells per layer; kernels of a ResNet's last stage", unit="cells", low=1, high=65536,
+        readers="model", stored="model")
     add("proj", 64, "dimensions of each layer's projection, and of the d-vector", unit="dimensions", low=1, high=65536,
         readers="model", stored="model")
-    add("num_layer", 3, "LSTM layers", unit="layers", low=1, high=64, readers="model", stored="model")
+    add("num_layer", 3, "LSTM layers; a ResNet's stages behind its first", unit="layers", low=1, high=64,
+        readers="model", stored="model")
     add("model_path", "./model", "folder of the model; without ./model, verification takes ./pretrained",
         readers=f"test {LISTENERS}")
     add("model_num", None, "number of the checkpoint to load; without it: the best on validation", type=int,
@@ -223,6 +227,8 @@ def add_training_flags(add):
     add("train", False, "train; without it model.py tests", stored="", excludes=("verify", "export"))
     add("loss", "softmax", "GE2E eq. 6, eq. 7, or eq. 6 and the logistic costs of all trials",
         choices=("softmax", "contrast", "trials"))
+    add("teacher", None, "learn the similarities that the model in this folder finds, too, or those in several on "
+        "average", metavar="DIR,DIR")
     add("optim", "sgd", "optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections "
         "(0.5)", choices=("sgd", "rmsprop", "adam"))
     add("lr", 0.01, "learning rate at the start", low=1e-9, high=1e3)
@@ -234,6 +240,7 @@ def add_training_flags(add):
     add("beta2", 0.9, "Adam's decay of the second moment", low=0, high=0.999999)
     add("iteration", 60000, "training steps in all", unit="iterations", low=1, high=sys.maxsize, stored="progress")
     add("valid_ratio", 0.1, "share of the training speakers kept for validation", low=0, high=1)
+    add("valid_as", None, "keep for validation the speakers that the model in this folder kept", metavar="DIR")
     add("valid_every", 1000, "iterations between validations, each with a checkpoint", unit="iterations", low=1,
         high=sys.maxsize, stored="progress")
     add("patience", 0, "stop after this many validations without a lower loss; 0: never", unit="validations", low=0,
@@ -383,6 +390,9 @@ def flag_problems(config):
             yield f"--{name} and --{other} contradict each other: give one of the two"
     if bool(config.clean_path) != bool(config.noisy_path):
         yield "--clean_path and --noisy_path belong together: their difference is noise; give both or neither"
+    if config.network == "resnet" and config.hidden % 2**config.num_layer:
+        yield (f"--hidden is {config.hidden}: a ResNet's kernels halve --num_layer ({config.num_layer}) times; name a "
+               f"multiple of {2**config.num_layer}")
     if config.format and config.export is None:
         yield f"--format is {config.format}: give --export, the folder that the encoder is written to"
     if config.restore and config.init_from:
@@ -393,8 +403,9 @@ def flag_problems(config):
         yield f"--timeline is {config.timeline}: only --live True makes one"
     if config.train and config.model_num is not None:
         yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
-    if not config.train and (config.restore or config.init_from):
-        yield f"--{'restore' if config.restore else 'init_from'} is given without --train True: it only serves training"
+    for name in ("restore", "init_from", "teacher", "valid_as"):
+        if getattr(config, name) and not config.train:
+            yield f"--{name} is given without --train True: it only serves training"
 
 
 def segment_flag(tdsv):

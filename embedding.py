@@ -224,7 +224,7 @@ def parse_config(stored):
         texts = stored.get(name, [])
         if type(texts) is not list or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{name} is no list of texts")
-    return stored | {"flags": configuration.with_later_flags(stored["flags"])}
+    return stored | {"flags": {"network": "lstm"} | configuration.with_later_flags(stored["flags"])}
 
 
 def choose_model(config):

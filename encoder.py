@@ -1,7 +1,8 @@
-"""The LSTMP encoder in TensorFlow: checkpoints, exports. Training and export alone import it.
+"""The encoders in TensorFlow: checkpoints, exports. Training and export alone import it.
 
 The encoder is a stack of LSTM layers with a recurrent projection (LSTMP; Sak, Senior, Beaufays 2014) whose last output,
-scaled to length 1, is the d-vector. Shapes: B sequences, T frames, F = 40 channels, H cells, P = D projected.
+scaled to length 1, is the d-vector; a convolutional one can teach it. Shapes: B sequences, T frames, F = 40 channels, H
+cells or kernels, P = D projected.
 embedding.py runs `python encoder.py MODEL_FOLDER NUMBER FILE` where a checkpoint has not been exported.
 """
 import contextlib
@@ -30,29 +31,18 @@ tf = common.tensorflow()
 
 SCALE_W_B = 0.01             # gradient scale of w and b
 SCALE_PROJECTION = 0.5       # gradient scale of the projections
+ATTENTION = 64               # units that find out which frames count
+VARIANCE_FLOOR = 1e-5        # below which a deviation over time has no gradient
 CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 FILES = ("saved_model", "encoder.tflite", "encoder_int8.tflite", "encoder.onnx")        # that --format writes
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
 
 
-class Encoder(tf.Module):
-    """Log-mel frames (B, T, 40) → d-vectors (B, P) of length 1; holds w and b of the similarity (GE2E, eq. 5) too.
+class AnyEncoder(tf.Module):
+    """Log-mel frames (B, T, 40) → d-vectors (B, P) of length 1; holds w and b of the similarity (GE2E, eq. 5) too."""
 
-    Gates as in TensorFlow 1's LSTMCell: input i, candidate j, forget f, output o, forget bias 1, no peepholes.
-    """
-
-    def __init__(self, hidden, proj, num_layer, seed=0):
+    def __init__(self):
         super().__init__()
-        seeds = np.random.default_rng(seed).integers(2**31, size=(num_layer, 2)).tolist()
-        self.hidden, self.proj = hidden, proj
-        self.layers = []
-        for layer, (kernel_seed, projection_seed) in enumerate(seeds):
-            inputs = proj if layer else N_MELS
-            kernel = tf.keras.initializers.GlorotUniform(kernel_seed)((inputs + proj, 4 * hidden))
-            projection = tf.keras.initializers.GlorotUniform(projection_seed)((hidden, proj))
-            self.layers.append({"kernel": tf.Variable(kernel, name=f"kernel_{layer}"),
-                                "bias": tf.Variable(tf.zeros(4 * hidden), name=f"bias_{layer}"),
-                                "projection": tf.Variable(projection, name=f"projection_{layer}")})
         self.w = tf.Variable(10.0, name="w")
         self.b = tf.Variable(-5.0, name="b")
         self.mean = tf.Variable(tf.zeros(N_MELS), trainable=False, name="mean")            # of each mel channel
@@ -63,7 +53,38 @@ class Encoder(tf.Module):
         """Return the d-vectors (B, P) of sequences of frames (B, T, 40)."""
         return self.forward(frames)
 
-    def forward(self, frames):
+    def gradient_scales(self):
+        """Return the factor of each trainable variable's gradient, in their order."""
+        scales = self.slow_variables()
+        return [scales.get(id(variable), 1.0) for variable in self.trainable_variables]
+
+    def slow_variables(self):
+        """Return {id of a variable: its gradient's factor}, of those that have one."""
+        return {id(self.w): SCALE_W_B, id(self.b): SCALE_W_B}
+
+
+class Encoder(AnyEncoder):
+    """The paper's encoder: a stack of projected LSTM layers.
+
+    Gates as in TensorFlow 1's LSTMCell: input i, candidate j, forget f, output o, forget bias 1, no peepholes.
+    """
+
+    network = "lstm"
+
+    def __init__(self, hidden, proj, num_layer, seed=0):
+        super().__init__()
+        seeds = np.random.default_rng(seed).integers(2**31, size=(num_layer, 2)).tolist()
+        self.hidden, self.proj, self.num_layer = hidden, proj, num_layer
+        self.layers = []
+        for layer, (kernel_seed, projection_seed) in enumerate(seeds):
+            inputs = proj if layer else N_MELS
+            kernel = tf.keras.initializers.GlorotUniform(kernel_seed)((inputs + proj, 4 * hidden))
+            projection = tf.keras.initializers.GlorotUniform(projection_seed)((hidden, proj))
+            self.layers.append({"kernel": tf.Variable(kernel, name=f"kernel_{layer}"),
+                                "bias": tf.Variable(tf.zeros(4 * hidden), name=f"bias_{layer}"),
+                                "projection": tf.Variable(projection, name=f"projection_{layer}")})
+
+    def forward(self, frames, training=False):
         """Return the same without a graph of its own: in one that knows B, no gradient looks for it at every frame."""
         batch = frames.shape[0] or tf.shape(frames)[0]
         frames = tf.transpose((frames - self.mean) / self.deviation, (1, 0, 2))            # (T, B, F)
@@ -96,19 +117,83 @@ class Encoder(tf.Module):
             new_outputs.append(inputs)
         return new_cells, new_outputs
 
-    def gradient_scales(self):
-        """Return the factor of each trainable variable's gradient, in their order."""
-        scales = {id(self.w): SCALE_W_B, id(self.b): SCALE_W_B}
-        scales.update({id(layer["projection"]): SCALE_PROJECTION for layer in self.layers})
-        return [scales.get(id(variable), 1.0) for variable in self.trainable_variables]
+    def slow_variables(self):
+        """Return those of w, b and the projections."""
+        return super().slow_variables() | {id(layer["projection"]): SCALE_PROJECTION for layer in self.layers}
+
+
+class ResNet(AnyEncoder):
+    """A convolutional encoder: residual blocks over time and channels, as of He et al. 2016, then attention over time.
+
+    The first of `num_layer` + 1 stages has `hidden` / 2^num_layer kernels; each further one has twice as many, for half
+    of the frames and channels. Two blocks a stage, whose outputs squeeze and excitation weighs (Hu et al. 2018). The
+    d-vector is a projection of mean and deviation over time, weighed by attention (Okabe et al. 2018).
+    """
+
+    network = "resnet"
+
+    def __init__(self, hidden, proj, num_layer, seed=0):
+        super().__init__()
+        self.hidden, self.proj, self.num_layer = hidden, proj, num_layer
+        self.seeds = iter(np.random.default_rng(seed).integers(2**31, size=100 * (num_layer + 1)).tolist())
+        frames = tf.keras.Input((None, N_MELS))
+        outputs = self.convolve(tf.keras.ops.expand_dims(frames, -1), hidden >> num_layer, stride=(2, 1))
+        for stage in range(num_layer + 1):
+            outputs = self.block(outputs, hidden >> (num_layer - stage), halve=stage > 0)
+            outputs = self.block(outputs, hidden >> (num_layer - stage))
+        outputs = tf.keras.layers.Reshape((-1, outputs.shape[2] * hidden))(outputs)
+        body = tf.keras.Model(frames, self.dense(self.attend(outputs), proj))
+        self.weights = [weight.value for weight in body.weights]        # tf.Module does not look into Keras's layers,
+        self.body = body.__call__                                       # nor shall checkpoints, whose names change
+
+    def forward(self, frames, training=False):
+        """Return the d-vectors (B, P) of frames (B, T, 40); `training` normalises by the batch and remembers that."""
+        return tf.math.l2_normalize(self.body((frames - self.mean) / self.deviation, training=training), axis=-1)
+
+    def dense(self, inputs, units, activation=None):
+        """Return a layer's outputs, (..., units)."""
+        return tf.keras.layers.Dense(units, activation, kernel_initializer=self.drawn())(inputs)
+
+    def drawn(self):
+        """Return the next weights' initializer."""
+        return tf.keras.initializers.GlorotUniform(next(self.seeds))
+
+    def convolve(self, inputs, kernels, *, size=3, stride=1, activation="relu"):
+        """Return a normalised convolution."""
+        outputs = tf.keras.layers.Conv2D(kernels, size, stride, "same", use_bias=False,
+                                         kernel_initializer=self.drawn())(inputs)
+        return tf.keras.layers.Activation(activation)(tf.keras.layers.BatchNormalization()(outputs))
+
+    def block(self, inputs, kernels, halve=False):
+        """Return a residual block's outputs."""
+        stride = 2 if halve else 1
+        outputs = self.convolve(inputs, kernels, stride=stride)
+        outputs = self.convolve(outputs, kernels, activation="linear")
+        weights = tf.keras.layers.GlobalAveragePooling2D(keepdims=True)(outputs)
+        weights = self.dense(self.dense(weights, max(1, kernels // 4), "relu"), kernels, "sigmoid")
+        if halve:           # a stride of 2 would be the same, but crashes TensorFlow 2.21 where there are few kernels
+            inputs = self.convolve(inputs[:, ::2, ::2], kernels, size=1, activation="linear")
+        return tf.keras.layers.Activation("relu")(inputs + outputs * weights)
+
+    def attend(self, inputs):
+        """Return mean and deviation over time of inputs (B, T, C), weighed for each of the C by attention: (B, 2 C)."""
+        ops = tf.keras.ops
+        weights = ops.softmax(self.dense(self.dense(inputs, ATTENTION, "tanh"), inputs.shape[-1]), axis=1)
+        mean = ops.sum(weights * inputs, axis=1)
+        variance = ops.sum(weights * ops.square(inputs), axis=1) - ops.square(mean)
+        return tf.keras.layers.BatchNormalization()(
+            ops.concatenate([mean, ops.sqrt(ops.maximum(variance, VARIANCE_FLOOR))], axis=-1))
+
+
+NETWORKS = {kind.network: kind for kind in (Encoder, ResNet)}
 
 
 def build_encoder(config):
-    """Return a new Encoder of the size that config.hidden, proj and num_layer give, drawn with config.seed.
+    """Return a new encoder of config.network, of the size that hidden, proj and num_layer give, drawn with config.seed.
 
     It maps (B, T, 40) to unit vectors (B, proj). With w and b, 3 layers of (128, 64) have 210,434 trainable numbers.
     """
-    return Encoder(config.hidden, config.proj, config.num_layer, config.seed)
+    return NETWORKS[config.network](config.hidden, config.proj, config.num_layer, config.seed)
 
 
 def trainable_numbers(encoder):
@@ -162,7 +247,7 @@ def ancestor_weights(path):
 def ancestor_size(path):
     """Return hidden, proj and num_layer of an ancestor's checkpoint."""
     projections = [array.shape for (_, name), array in ancestor_weights(path).items() if name == "projection"]
-    return {"hidden": projections[0][0], "proj": projections[0][1], "num_layer": len(projections)}
+    return {"network": "lstm", "hidden": projections[0][0], "proj": projections[0][1], "num_layer": len(projections)}
 
 
 def read_ancestor(encoder, path):
@@ -203,8 +288,10 @@ def use_cores():
 def choose_strategy(config):
     """Return the tf.distribute.Strategy of --strategy, and whether this process is the one that writes the model.
 
-    Waits until all workers that TF_CONFIG names have started.
+    Waits until all workers that TF_CONFIG names have started. Shares the cores as the encoder wants them.
     """
+    if config.network == "lstm":            # a convolution takes all cores at once
+        use_cores()
     if config.strategy == "none":
         return tf.distribute.get_strategy(), True
     if config.strategy == "mirrored":
@@ -251,7 +338,7 @@ def export(encoder, path, model_path, model_num, quantize=False):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], encoder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantize else []
         content = converter.convert()
-    flags = {"hidden": encoder.hidden, "proj": encoder.proj, "num_layer": len(encoder.layers)}
+    flags = {name: getattr(encoder, name) for name in ("network", "hidden", "proj", "num_layer")}
     origin = {"model_num": model_num, "sha256": embedding.checkpoint_sha256(model_path, model_num), "flags": flags}
     whole = io.BytesIO(content)
     with zipfile.ZipFile(whole, "a") as archive:                 # LiteRT does not read on behind its own data

@@ -60,14 +60,14 @@ def train(config):
     import encoder as networks
 
     networks.check_name("model_path", config.model_path)
-    networks.use_cores()
     stored = adopt_base(config)
     strategy, chief = networks.choose_strategy(config)
     training, validation, notes = training_speakers(config, stored)
     with strategy.scope():
         encoder = first_encoder(config, stored, training)
+        teachers = [networks.load_encoder(folder)[0] for folder in teacher_folders(config)]
     with utils.only_run(config.model_path) if chief else contextlib.nullcontext():
-        trainer = Trainer(config, encoder, training, validation, strategy=strategy, chief=chief)
+        trainer = Trainer(config, encoder, training, validation, teachers=teachers, strategy=strategy, chief=chief)
         if chief and not config.restore:
             for name in ("thresholds.json", "encoder.tflite"):                              # of a run that was deleted
                 pathlib.Path(config.model_path, name).unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def first_encoder(config, stored, training):
     encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
     if config.loss == "trials" and config.init_from and stored.get("flags", {}).get("loss") != "trials":
         encoder.b.assign(-tf.abs(encoder.w) / 2)            # as in a new encoder: eq. 6 and 7 leave b where it was
-    if not stored or differs_in_features(config, stored):
+    if not (config.restore or config.init_from) or differs_in_features(config, stored):
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
         encoder.deviation.assign(deviation)
@@ -107,10 +107,14 @@ def training_speakers(config, stored):
     features.adopt_settings(config, stored.get("kept", {}), settings, config.train_path)
     configuration.check_relations(config)
     notes = features.check_features(speakers, settings, features.feature_settings(config), config.train_path)
+    for folder, teacher in stored.get("teachers", {}).items():
+        if differs_in_features(config, teacher):
+            raise InputError(f"--teacher is {folder}: it listens to other features than {config.train_path} holds")
     speakers, more = features.protocol_speakers(speakers, config.tdsv)
+    kept = stored if config.restore else embedding.load_config(config.valid_as) if config.valid_as else {}
     training, validation = utils.split_validation(
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
-        names=stored["validation"] if config.restore else None, seen=stored.get("training", ()))
+        names=kept.get("validation"), seen=stored.get("training", ()))
     if len(training) < config.speaker_number:
         raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
                          "training speakers; lower it")
@@ -121,7 +125,7 @@ def adopt_base(config):
     """Take the flags of the model that the run goes on from or starts with; return what it stores, else {}."""
     base = config.model_path if config.restore else config.init_from
     if not base:
-        return {}
+        return with_teachers(config, {})
     stored = embedding.load_config(base)
     if config.restore and "ancestor" in stored:
         raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
@@ -139,7 +143,19 @@ def adopt_base(config):
 
         flags |= ancestor_size(embedding.checkpoint_path(base, embedding.choose_checkpoint(base)))
     configuration.adopt(config, flags, base)
-    return stored | {"kept": flags}
+    return with_teachers(config, stored | {"kept": flags})
+
+
+def teacher_folders(config):
+    """Return the model folders that --teacher names."""
+    return config.teacher.split(",") if config.teacher else []
+
+
+def with_teachers(config, stored):
+    """Return what the base of a run stores, and its teachers, on whose training speakers no run may validate either."""
+    teachers = {folder: embedding.load_config(folder) for folder in teacher_folders(config)}
+    known = {name for model in (stored, *teachers.values()) for name in model.get("training", ())}
+    return stored | {"teachers": teachers, "training": sorted(known)} if teachers else stored
 
 
 def differs_in_features(config, stored):
@@ -206,42 +222,23 @@ def training_summary(encoder, config, training, validation):
     return lines
 
 
-def build_optimizer(config):
-    """Return the Keras optimizer of --optim with the learning rate of --schedule, after --warmup."""
-    keras = tf.keras.optimizers
-    rate = (keras.schedules.CosineDecay(config.lr, config.iteration) if config.schedule == "cosine" else
-            keras.schedules.ExponentialDecay(config.lr, 10000, 0.5, staircase=True))
-    if config.warmup:
-        rate = warmed_up(rate, config.warmup)
-    if config.optim == "adam":
-        return keras.Adam(rate, beta_1=config.beta1, beta_2=config.beta2)
-    return {"sgd": keras.SGD, "rmsprop": keras.RMSprop}[config.optim](rate)
-
-
-def warmed_up(rate, steps):
-    """Return a learning rate schedule that rises to `rate`, another one, within the first steps."""
-    class WarmUp(tf.keras.optimizers.schedules.LearningRateSchedule):
-        def __call__(self, step):
-            return rate(step) * tf.minimum(1.0, (tf.cast(step, tf.float32) + 1) / steps)
-
-    return WarmUp()
-
-
-def build_step(encoder, optimizer, n, m, loss):
-    """Return a compiled training step, which updates the weights.
+def build_step(encoder, optimizer, config, teachers=()):
+    """Return a compiled training step, which updates the weights by --loss and, with teachers, by what they find.
 
     It takes frames (N * M, T, 40) and a number, and returns the loss and that number. In the scope of a tf.distribute
     strategy each replica has frames of its own: their gradients are averaged, then clipped, then scaled, and loss and
     number are means too.
     """
     variables, scales = encoder.trainable_variables, encoder.gradient_scales()
-    strategy = tf.distribute.get_strategy()
+    strategy, n, m = tf.distribute.get_strategy(), config.speaker_number, config.utterance_number
     optimizer.build(variables)
 
     def replica_step(frames, number):
+        taught = [teacher.forward(frames) for teacher in teachers]
         with tf.GradientTape() as tape:
-            embedded = tf.reshape(encoder.forward(frames), (n, m, -1))
-            value = utils.batch_loss(embedded, encoder.w, encoder.b, loss)
+            embedded = encoder.forward(frames, training=not config.init_from)       # what goes on normalises as before
+            value = utils.batch_loss(tf.reshape(embedded, (n, m, -1)), encoder.w, encoder.b, config.loss)
+            value += utils.teacher_loss(embedded, taught) if teachers else 0.0
         return tf.distribute.get_replica_context().all_reduce(
             "mean", [value, tf.identity(number), *tape.gradient(value, variables)])
 
@@ -295,15 +292,15 @@ class Trainer:
     Of several workers, only the chief validates and writes.
     """
 
-    def __init__(self, config, encoder, training, validation, *, strategy=None, chief=True):
+    def __init__(self, config, encoder, training, validation, *, teachers=(), strategy=None, chief=True):
         self.config, self.encoder, self.training, self.validation = config, encoder, training, validation
         self.strategy, self.chief, self.sources = strategy or tf.distribute.get_strategy(), chief, {}
         self.folder = pathlib.Path(config.model_path)
         self.pools = utils.speaker_pools(training, config.speaker_number, config.utterance_number, weigh=config.weigh,
                                          one_corpus=config.one_corpus)
         with self.strategy.scope():
-            self.optimizer = build_optimizer(config)
-            self.step = build_step(encoder, self.optimizer, config.speaker_number, config.utterance_number, config.loss)
+            self.optimizer = utils.build_optimizer(config)
+            self.step = build_step(encoder, self.optimizer, config, teachers)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64)          # since the last row of the history
         self.checkpoint = tf.train.Checkpoint(encoder=encoder, optimizer=self.optimizer, loss_sum=self.loss_sum)
         if config.restore:

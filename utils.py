@@ -22,6 +22,7 @@ from common import InputError, tf, write_whole
 STATISTICS_SPEAKERS = 500    # whose segments tell mean and deviation of all
 OTHER_VOICES = 0.6           # share of a batch's speakers, or of the batches, that are played at another speed
 PITCHES = 4                  # of a voice that bends, from its lowest to its highest frequencies
+TEACHER_WEIGHT = 1000.0      # of a mean square of cosines: 0.003 of it cost an utterance as much as 3 of --loss
 WAVER = 0.4                  # by which each leaves the line between two, as a share of the greatest change
 
 # ---- batches ----------------------------------------------------------------------------------------------------
@@ -299,6 +300,32 @@ def logistic_costs(similarity, own):
     return tf.nn.softplus(tf.where(own, -similarity, similarity))
 
 
+def teacher_loss(embedded, taught):
+    """Return TEACHER_WEIGHT times the mean square by which each utterance's cosines differ from its teachers', summed.
+
+    Relational knowledge distillation (Park, Kim, Lu, Cho: CVPR 2019, arXiv 1904.05068), by cosines: a teacher's
+    dimensions need not be the student's, and the teachers' mean is what they find together. Which cosines are alike on
+    the whole is no difference: the threshold is --loss's affair.
+
+    Parameters
+    ----------
+    embedded : tensor, shape (B, D)
+        Unit vectors of B utterances, by the student.
+    taught : list of tensors, shapes (B, D')
+        The same, by each of the teachers.
+
+    Returns
+    -------
+    scalar tensor
+    """
+    found = [tf.matmul(vectors, vectors, transpose_b=True) for vectors in taught]
+    difference = tf.matmul(embedded, embedded, transpose_b=True) - tf.add_n(found) / len(found)
+    others = tf.cast(tf.shape(embedded)[0] - 1, difference.dtype)
+    mean = tf.reduce_sum(difference) / (others * (others + 1))          # its diagonal is 0
+    centred = tf.linalg.set_diag(difference - mean, tf.zeros(tf.shape(embedded)[0], difference.dtype))
+    return TEACHER_WEIGHT * tf.reduce_sum(tf.square(centred)) / others
+
+
 # ---- the speakers of a run --------------------------------------------------------------------------------------
 
 def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
@@ -314,7 +341,7 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
         nothing, and none is drawn.
     rng : np.random.Generator
     names : list of str, optional
-        The validation speakers, where an earlier run has drawn them.
+        The validation speakers, where an earlier run has drawn them. InputError where they are not there, or `seen`.
     seen : collection of str
         Speakers that the weights were trained on before: none of them can validate.
 
@@ -332,6 +359,10 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
             number = min(round(ratio * len(able)), len(unseen))
             names += rng.choice(unseen, number, replace=False).tolist() if number >= 2 else []
     names = set(names)
+    heard = names.intersection(seen)
+    if heard:
+        raise InputError(f"{min(heard)} cannot validate: the weights that this run begins with, or its teacher, were "
+                         "trained on this speaker")
     missing = names - set(features.people(speakers))
     if missing:
         raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
@@ -350,6 +381,27 @@ def redraw_enrolments(speakers, draws):
 
 
 # ---- the course of training -------------------------------------------------------------------------------------
+
+def build_optimizer(config):
+    """Return the Keras optimizer of --optim with the learning rate of --schedule, after --warmup."""
+    keras = tf.keras.optimizers
+    rate = (keras.schedules.CosineDecay(config.lr, config.iteration) if config.schedule == "cosine" else
+            keras.schedules.ExponentialDecay(config.lr, 10000, 0.5, staircase=True))
+    if config.warmup:
+        rate = warmed_up(rate, config.warmup)
+    if config.optim == "adam":
+        return keras.Adam(rate, beta_1=config.beta1, beta_2=config.beta2)
+    return {"sgd": keras.SGD, "rmsprop": keras.RMSprop}[config.optim](rate)
+
+
+def warmed_up(rate, steps):
+    """Return a learning rate schedule that rises to `rate`, another one, within the first steps."""
+    class WarmUp(tf.keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return rate(step) * tf.minimum(1.0, (tf.cast(step, tf.float32) + 1) / steps)
+
+    return WarmUp()
+
 
 @contextlib.contextmanager
 def only_run(folder):

@@ -69,10 +69,12 @@ def tensorflow_step(n, m, frames=160, size=OURS):
     import configuration
     import encoder
     import model
+    import utils
 
     encoder.use_cores()
-    config = configuration.get_config(["--train", "--hidden", str(size[0]), "--proj", str(size[1])])
-    step = model.build_step(encoder.build_encoder(config), model.build_optimizer(config), n, m, "softmax")
+    config = configuration.get_config(["--train", "--hidden", str(size[0]), "--proj", str(size[1]),
+                                       "--N", str(n), "--M", str(m)])
+    step = model.build_step(encoder.build_encoder(config), utils.build_optimizer(config), config)
     batch = common.tf.constant(crops(n, m, frames))
     return lambda: float(step(batch, 0.0)[0])
 

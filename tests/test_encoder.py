@@ -1,5 +1,6 @@
 """The encoder in TensorFlow against a plain loop; its checkpoints, and those of the ancestors."""
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import data_preprocess
 import embedding
 import model
 from common import InputError, tf
-from encoder import Encoder, build_encoder, load_encoder, trainable_numbers
+from encoder import VARIANCE_FLOOR, Encoder, ResNet, build_encoder, load_encoder, trainable_numbers
 
 
 def sigmoid(x):
@@ -43,6 +44,91 @@ def small_encoder():
     return encoder
 
 
+def same_padding(size, kernel, stride):
+    """Zeros before and behind, of which the greater half is behind (TensorFlow's SAME)."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def loop_convolution(image, kernel, strides):
+    """A cross-correlation word by word: image (H, W, C), kernel (h, w, C, C')."""
+    size = kernel.shape[:2]
+    borders = [same_padding(*sizes) for sizes in zip(image.shape[:2], size, strides, strict=True)]
+    padded = np.pad(image, [*borders, (0, 0)])
+    shape = [-(-length // stride) for length, stride in zip(image.shape[:2], strides, strict=True)]
+    found = np.empty((*shape, kernel.shape[3]))
+    for row, column in np.ndindex(*shape):
+        top, left = row * strides[0], column * strides[1]
+        patch = padded[top:top + size[0], left:left + size[1]]
+        found[row, column] = np.einsum("hwc,hwcd->d", patch, kernel)
+    return found
+
+
+class LoopResNet:
+    """The convolutional encoder word by word in float64; layers of a kind are taken in the order they were made in."""
+
+    def __init__(self, encoder):
+        def number(layer):
+            found = re.search(r"_(\d+)$", layer.name)
+            return int(found[1]) if found else 0
+
+        self.encoder, layers = encoder, sorted(encoder.body.__self__.layers, key=number)
+        self.layers = {kind: iter([layer for layer in layers if type(layer).__name__ == kind])
+                       for kind in ("Conv2D", "Dense", "BatchNormalization")}
+
+    def weights(self, kind):
+        layer = next(self.layers[kind])
+        return layer, [weight.numpy().astype(float) for weight in layer.weights]
+
+    def normalise(self, inputs):
+        _, (gamma, beta, mean, variance) = self.weights("BatchNormalization")
+        return (inputs - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+
+    def convolve(self, image, every=1):
+        image = image[::every, ::every]
+        layer, (kernel,) = self.weights("Conv2D")
+        return self.normalise(loop_convolution(image, kernel, layer.strides))
+
+    def dense(self, inputs):
+        _, (kernel, bias) = self.weights("Dense")
+        return inputs @ kernel + bias
+
+    def block(self, inputs, halve):
+        outputs = self.convolve(np.maximum(self.convolve(inputs), 0))
+        weights = sigmoid(self.dense(np.maximum(self.dense(outputs.mean(axis=(0, 1))), 0)))
+        if halve:
+            inputs = self.convolve(inputs, every=2)
+        return np.maximum(inputs + weights * outputs, 0)
+
+    def __call__(self, frames):
+        image = ((frames.astype(float) - self.encoder.mean.numpy()) / self.encoder.deviation.numpy())[..., np.newaxis]
+        image = np.maximum(self.convolve(image), 0)
+        for stage in range(self.encoder.num_layer + 1):
+            image = self.block(self.block(image, halve=stage > 0), halve=False)
+        rows = image.reshape(len(image), -1)
+        scores = self.dense(np.tanh(self.dense(rows)))
+        weights = np.exp(scores) / np.exp(scores).sum(axis=0)
+        mean = (weights * rows).sum(axis=0)
+        deviation = np.sqrt(np.maximum((weights * (rows - mean) ** 2).sum(axis=0), VARIANCE_FLOOR))
+        found = self.dense(self.normalise(np.concatenate([mean, deviation])))
+        return found / np.linalg.norm(found)
+
+
+def short_name(variable):
+    return variable.name.split("/")[-1].split(":")[0]
+
+
+def small_resnet():
+    """A small convolutional encoder with random normalisation, so that each number shows."""
+    encoder, rng = ResNet(hidden=4, proj=5, num_layer=1, seed=1), np.random.default_rng(0)
+    for variable in encoder.variables:
+        if short_name(variable) in {"gamma", "moving_variance", "deviation"}:
+            variable.assign(rng.uniform(0.5, 2, variable.shape))
+        elif len(variable.shape) == 1:
+            variable.assign(0.3 * rng.standard_normal(variable.shape))
+    return encoder
+
+
 def test_the_papers_encoder_has_210434_trainable_numbers():
     encoder = build_encoder(configuration.get_config([]))
     assert trainable_numbers(encoder) == 210_434
@@ -58,6 +144,25 @@ def test_the_encoder_equals_a_plain_loop():
     np.testing.assert_allclose(found, [loop_encoder(encoder, sequence) for sequence in frames], atol=1e-5)
     in_training = tf.function(encoder.forward, input_signature=[tf.TensorSpec((3, None, 40))])
     np.testing.assert_allclose(in_training(frames), found, atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 25, 30])
+def test_the_convolutional_encoder_equals_a_plain_loop(frames):
+    encoder = small_resnet()
+    batch = np.random.default_rng(2).standard_normal((2, frames, 40)).astype(np.float32)
+    found = encoder(batch).numpy()
+    np.testing.assert_allclose(found, [LoopResNet(encoder)(sequence) for sequence in batch], atol=1e-4)
+
+
+def test_a_training_pass_normalises_by_its_batch_and_remembers_it():
+    encoder, batch = small_resnet(), 3 + np.random.default_rng(2).standard_normal((4, 25, 40)).astype(np.float32)
+    before, listening = [variable.numpy() for variable in encoder.variables], encoder(batch).numpy()
+    in_training = encoder.forward(batch, training=True).numpy()
+    assert np.abs(in_training - listening).max() > 0.01
+    moved = [short_name(variable) for old, variable in zip(before, encoder.variables, strict=True)
+             if np.abs(old - variable.numpy()).max() > 0]
+    assert set(moved) == {"moving_mean", "moving_variance"}
+    assert set(map(short_name, encoder.trainable_variables)) == {"kernel", "gamma", "beta", "bias", "w", "b"}
 
 
 def test_one_graph_serves_every_length_and_batch():

@@ -53,7 +53,8 @@ def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
     norm = np.sqrt(sum(np.sum(gradient.astype(float) ** 2) for gradient in gradients))
     assert norm > 0.01
     before = [variable.numpy() for variable in encoder.trainable_variables]
-    step = model.build_step(encoder, model.build_optimizer(config_with("--lr", 1)), 2, 3, kind)
+    config = config_with("--lr", 1, "--N", 2, "--M", 3, "--loss", kind)
+    step = model.build_step(encoder, utils.build_optimizer(config), config)
     assert float(step(frames, 0.0)[0]) == pytest.approx(float(loss), rel=1e-5)
     scales = {"w": 0.01, "b": 0.01, "projection": 0.5}
     for variable, old, gradient in zip(encoder.trainable_variables, before, gradients, strict=True):
@@ -67,7 +68,7 @@ def test_a_step_clips_then_scales_the_gradients(monkeypatch, kind):
     (["--lr", 0.01, "--warmup", 10], {0: 0.001, 4: 0.005, 9: 0.01, 10: 0.01, 10000: 0.005}),
     (["--lr", 0.01, "--warmup", 2, "--schedule", "cosine", "--iteration", 2], {0: 0.005, 1: 0.005, 2: 0.0})])
 def test_the_learning_rate_falls_as_stated(argv, rates):
-    optimizer = model.build_optimizer(config_with(*argv))
+    optimizer = utils.build_optimizer(config_with(*argv))
     for iteration, rate in rates.items():
         optimizer.iterations.assign(iteration)
         assert float(optimizer.learning_rate) == pytest.approx(rate, abs=1e-9)
@@ -75,7 +76,7 @@ def test_the_learning_rate_falls_as_stated(argv, rates):
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("rmsprop", "RMSprop"), ("adam", "Adam")])
 def test_the_optimizer_is_the_one_named(name, kind):
-    optimizer = model.build_optimizer(config_with("--optim", name))
+    optimizer = utils.build_optimizer(config_with("--optim", name))
     assert type(optimizer).__name__ == kind
     if name == "adam":
         assert (optimizer.beta_1, optimizer.beta_2) == (0.5, 0.9)
@@ -84,7 +85,8 @@ def test_the_optimizer_is_the_one_named(name, kind):
 def test_the_graph_does_not_grow_with_the_batch():
     def operations(n, m):
         encoder = small_encoder()
-        step = model.build_step(encoder, model.build_optimizer(config_with()), n, m, "softmax")
+        config = config_with("--N", n, "--M", m)
+        step = model.build_step(encoder, utils.build_optimizer(config), config)
         return len(step.get_concrete_function().graph.as_graph_def().node)
 
     assert operations(2, 2) == operations(20, 7) > 100
@@ -244,6 +246,94 @@ def test_init_from_validates_on_speakers_that_its_base_did_not_train_on(trained,
         stored = json.loads((folder / "config.json").read_text())
         assert sorted(stored["validation"]) == sorted(base["validation"])
         assert sorted(stored["training"]) == sorted(base["training"])
+
+
+def cosines(folder, speakers):
+    """Return the cosines (U, U) of all utterances of some speakers, by the model in a folder."""
+    encoder, _ = load_encoder(folder)
+    vectors = np.concatenate([list(embedding.embed_speaker(encoder, speaker).values()) for speaker in speakers])
+    return vectors @ vectors.T
+
+
+def test_a_student_learns_the_similarities_of_its_teacher(trained, made_features, tmp_path):
+    speakers = features.load_features(made_features / "train")[0]
+    taught, distances = cosines(trained, speakers), {}
+    for name, more in (("alone", ()), ("taught", ("--teacher", trained))):
+        flags = train_flags(made_features, tmp_path / name, "--iteration", 20, "--hidden", 8, "--seed", 3, *more)
+        assert model.main(flags) == 0
+        distances[name] = np.square(cosines(tmp_path / name, speakers) - taught).mean()
+    assert distances["taught"] < 0.7 * distances["alone"]
+    stored, teacher = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "taught", trained))
+    assert sorted(stored["validation"]) == sorted(teacher["validation"])            # the others have taught it
+    before = [weight.copy() for weight in weights(trained)]
+    assert model.main(["--train", "--restore", "--model_path", str(tmp_path / "taught"), "--iteration", "24"]) == 0
+    assert json.loads((tmp_path / "taught" / "config.json").read_text())["flags"]["teacher"] == str(trained)
+    for old, new in zip(before, weights(trained), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_run_validates_on_the_speakers_of_another(trained, made_features, tmp_path, capsys):
+    base = json.loads((trained / "config.json").read_text())
+    for number, ratio in enumerate((0, 0.25)):
+        flags = train_flags(made_features, tmp_path / str(number), "--iteration", 1, "--valid_as", trained)
+        assert model.main([*flags, "--valid_ratio", str(ratio), "--seed", "5"]) == 0
+        stored = json.loads((tmp_path / str(number) / "config.json").read_text())
+        assert (stored["validation"], stored["speakers"]) == (base["validation"], base["speakers"])
+    others = sorted({*base["training"]} - {*base["validation"]})
+    (tmp_path / "config.json").write_text(json.dumps(base | {"validation": others[:2]}))
+    (tmp_path / "Check_Point").symlink_to(trained / "Check_Point")
+    for flag in ("--init_from", "--teacher"):
+        flags = train_flags(made_features, tmp_path / "x", "--iteration", 1, "--valid_as", tmp_path, flag, trained)
+        assert model.main(flags) == 2
+        assert f"error: {others[0]} cannot validate: the weights that this run begins with, or its teacher" in (
+            capsys.readouterr().err)
+
+
+def test_a_teacher_that_hears_other_features_is_refused(trained, made_features, tmp_path, capsys):
+    assert model.main(train_flags(made_features, tmp_path, "--teacher", embedding.PRETRAINED)) == 2
+    assert f"--teacher is {embedding.PRETRAINED}: it listens to other features than" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def convolutional(made_features, tmp_path_factory):
+    """A convolutional model of 8 iterations."""
+    folder = tmp_path_factory.mktemp("convolutional") / "model"
+    assert model.main(train_flags(made_features, folder, "--iteration", 8, "--network", "resnet", "--hidden", 16)) == 0
+    return folder
+
+
+def test_a_convolutional_encoder_goes_all_ways(convolutional, made_features, tmp_path, capsys):
+    test_flags = ["--model_path", str(convolutional), "--test_path", str(made_features / "test"), "--M", "3"]
+    assert model.main(test_flags) == 0
+    assert "EER" in capsys.readouterr().out
+    light, config = embedding.load_encoder(convolutional)
+    frames = np.random.default_rng(0).standard_normal((3, 160, 40)).astype(np.float32)
+    np.testing.assert_allclose(light(frames), load_encoder(convolutional)[0](frames), atol=1e-5)
+    assert (config.network, light.origin["flags"]["network"]) == ("resnet", "resnet")
+    flags = train_flags(made_features, tmp_path / "student", "--iteration", 4, "--teacher", convolutional)
+    assert model.main(flags) == 0
+    assert model.main(["--train", "--restore", "--model_path", str(convolutional), "--iteration", "12"]) == 0
+    assert utils.History(convolutional / "history.csv", 12).last["iteration"] == "12"
+    flags = train_flags(made_features, tmp_path / "x", "--init_from", convolutional, "--network", "lstm")
+    assert model.main(flags) == 2
+    assert f"--network is lstm, but {convolutional} was made with resnet" in capsys.readouterr().err
+
+
+def test_a_convolutional_encoder_that_goes_on_normalises_as_before(convolutional, made_features, tmp_path):
+    flags = train_flags(made_features, tmp_path, "--init_from", convolutional, "--network", "resnet", "--hidden", 16)
+    assert model.main([*flags, "--iteration", "4"]) == 0
+    base, ours = (load_encoder(folder)[0] for folder in (convolutional, tmp_path))
+    kept = [new for old, new in zip(base.weights, ours.weights, strict=True) if np.array_equal(old, new)]
+    assert len(kept) == sum("moving_" in weight.name for weight in kept) > 20
+    assert len(kept) == sum("moving_" in weight.name for weight in ours.weights)
+
+
+def test_a_convolutional_run_that_stopped_ends_as_one_that_did_not(convolutional, made_features, tmp_path):
+    whole = train_flags(made_features, tmp_path / "whole", "--iteration", 12, "--network", "resnet", "--hidden", 16)
+    assert model.main(whole) == 0
+    assert embedding.checkpoint_numbers(convolutional)[-1] == 12                    # by the test before
+    for ours, theirs in zip(weights(convolutional, 12), weights(tmp_path / "whole", 12), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_what_the_base_was_trained_on_is_remembered(trained, write_features, tmp_path, capsys):

@@ -107,6 +107,19 @@ def test_the_loss_of_trials_equals_a_double_loop(embedded, w):
     assert both == pytest.approx(found + loop_loss(loop_similarity(embedded, w, -5.0), "softmax"), rel=1e-12)
 
 
+def test_the_loss_of_a_teacher_equals_a_double_loop(embedded):
+    ours = unit(embedded.reshape(12, 5))
+    taught = [unit(np.random.default_rng(9).standard_normal((12, size))) for size in (7, 3)]
+    pairs = [(i, j) for i in range(12) for j in range(12) if i != j]
+    differences = {(i, j): ours[i] @ ours[j] - (taught[0][i] @ taught[0][j] + taught[1][i] @ taught[1][j]) / 2
+                   for i, j in pairs}
+    mean = sum(differences.values()) / len(pairs)
+    expected = sum((difference - mean) ** 2 for difference in differences.values()) / 11
+    found = utils.teacher_loss(tf.constant(ours), [tf.constant(vectors) for vectors in taught]).numpy()
+    assert found == pytest.approx(utils.TEACHER_WEIGHT * expected, rel=1e-12)
+    assert utils.teacher_loss(tf.constant(ours), [tf.constant(ours)]).numpy() == pytest.approx(0.0)
+
+
 def test_the_loss_of_trials_survives_large_similarities():
     embedded = tf.constant([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
     assert trial_loss(embedded, 2000.0, -1000.0).numpy() == pytest.approx(0.0)

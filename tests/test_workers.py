@@ -78,7 +78,7 @@ def averaged_steps(flags, iterations, replicas=2):
     features.adopt_settings(config, {}, settings, config.train_path)
     training, _ = utils.split_validation(speakers, config.utterance_number, ratio=config.valid_ratio,
                                          rng=np.random.default_rng(config.seed))
-    encoder, optimizer = encoder_room.build_encoder(config), model.build_optimizer(config)
+    encoder, optimizer = encoder_room.build_encoder(config), utils.build_optimizer(config)
     mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
     encoder.mean.assign(mean)
     encoder.deviation.assign(deviation)
@@ -154,6 +154,19 @@ def test_the_devices_of_one_machine_share_a_step(made_features, tmp_path):
     expected = averaged_steps(flags[:-2], 10)
     for ours, alone in zip(weights_of(tmp_path / "0.npz"), expected, strict=True):
         np.testing.assert_allclose(ours, alone, atol=1e-5)
+
+
+def test_the_devices_of_one_machine_train_a_convolutional_encoder(made_features, tmp_path):
+    flags = [*flags_of(made_features, tmp_path / "model", "--iteration", 4, "--network", "resnet"), "--strategy",
+             "mirrored"]
+    done = subprocess.run([sys.executable, "-c", DEVICES + SCRIPT, str(tmp_path / "0.npz"), *flags], cwd=ROOT,
+                          capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "done: checkpoint 4" in done.stdout
+    encoder, _ = encoder_room.load_encoder(tmp_path / "model")
+    moved = [weight for weight in encoder.weights if "moving_mean" in weight.name]
+    assert moved
+    assert all(np.abs(weight.numpy()).max() > 0 for weight in moved)                # what the replicas heard is kept
 
 
 @pytest.mark.parametrize("text", [
