@@ -296,11 +296,14 @@ def choose_exported(model_path, model_num=None):
     return number
 
 
-def load_config(model_path):
-    """Return what config.json in a model folder holds; of an ancestor's folder, which has none, no flags."""
+def load_config(model_path, flag="model_path"):
+    """Return what config.json in a model folder holds; of an ancestor's folder, which has none, no flags.
+
+    InputError names the folder as that of `flag`.
+    """
     stored, numbers = read_model(model_path), checkpoint_numbers(model_path)
     if stored is None and not numbers:
-        raise InputError(f"--model_path is {model_path}: there is no model; train one with "
+        raise InputError(f"--{flag} is {model_path}: there is no model; train one with "
                          f"python model.py --train True --model_path {model_path}",
                          f"There is no model in {model_path}.")
     if stored is None and not is_ancestors(model_path, numbers[-1]):

@@ -123,7 +123,7 @@ class Encoder(AnyEncoder):
 
 
 class ResNet(AnyEncoder):
-    """A convolutional encoder: residual blocks over time and channels, as of He et al. 2016, then attention over time.
+    """A convolutional encoder: residual blocks over time and channels, as in He et al. 2016, then attention over time.
 
     The first of `num_layer` + 1 stages has `hidden` / 2^num_layer kernels; each further one has twice as many, for half
     of the frames and channels. Two blocks a stage, whose outputs squeeze and excitation weighs (Hu et al. 2018). The

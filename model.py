@@ -111,7 +111,7 @@ def training_speakers(config, stored):
         if differs_in_features(config, teacher):
             raise InputError(f"--teacher is {folder}: it listens to other features than {config.train_path} holds")
     speakers, more = features.protocol_speakers(speakers, config.tdsv)
-    kept = stored if config.restore else embedding.load_config(config.valid_as) if config.valid_as else {}
+    kept = stored if config.restore else (embedding.load_config(config.valid_as, "valid_as") if config.valid_as else {})
     training, validation = utils.split_validation(
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
         names=kept.get("validation"), seen=stored.get("training", ()))
@@ -126,7 +126,7 @@ def adopt_base(config):
     base = config.model_path if config.restore else config.init_from
     if not base:
         return with_teachers(config, {})
-    stored = embedding.load_config(base)
+    stored = embedding.load_config(base, "model_path" if config.restore else "init_from")
     if config.restore and "ancestor" in stored:
         raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
     if config.restore and not {"commands", "normalisation", "validation"} <= stored.keys():
@@ -153,7 +153,7 @@ def teacher_folders(config):
 
 def with_teachers(config, stored):
     """Return what the base of a run stores, and its teachers, on whose training speakers no run may validate either."""
-    teachers = {folder: embedding.load_config(folder) for folder in teacher_folders(config)}
+    teachers = {folder: embedding.load_config(folder, "teacher") for folder in teacher_folders(config)}
     known = {name for model in (stored, *teachers.values()) for name in model.get("training", ())}
     return stored | {"teachers": teachers, "training": sorted(known)} if teachers else stored
 

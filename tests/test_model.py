@@ -446,7 +446,10 @@ def test_what_training_refuses(trained, made_features, tmp_path, fails):
     assert "--sr is 16000, but" in refused(*data, "--model_path", tmp_path / "x", "--sr", 16000)
     assert "--speaker_number is 50" in refused(*data, "--model_path", tmp_path / "x", "--N", 50)
     assert "holds no features" in refused("--train_path", tmp_path, "--model_path", tmp_path / "x")
-    assert "there is no model" in refused("--restore", "--model_path", tmp_path / "x")
+    assert "--model_path is x: there is no model" in refused("--restore", "--model_path", "x")
+    for name in ("init_from", "teacher", "valid_as"):
+        assert f"--{name} is nowhere: there is no model; train one with python model.py --train True --model_path " in (
+            refused(*data, "--model_path", tmp_path / "x", f"--{name}", "nowhere"))
     assert not (tmp_path / "x").exists()
     shutil.copytree(trained, tmp_path / "y", ignore=shutil.ignore_patterns("Check_Point"))
     assert "there is no checkpoint" in refused("--restore", "--model_path", tmp_path / "y")
