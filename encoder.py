@@ -47,6 +47,7 @@ class AnyEncoder(tf.Module):
         self.b = tf.Variable(-5.0, name="b")
         self.mean = tf.Variable(tf.zeros(N_MELS), trainable=False, name="mean")            # of each mel channel
         self.deviation = tf.Variable(tf.ones(N_MELS), trainable=False, name="deviation")
+        self.by_batch = True        # whether training normalises inner layers by the batch, where there is such a thing
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, N_MELS))])
     def __call__(self, frames):

@@ -89,6 +89,8 @@ def first_encoder(config, stored, training):
     import encoder as networks
 
     encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
+    began_with = stored["flags"].get("init_from") if config.restore else config.init_from
+    encoder.by_batch = not began_with                       # it goes on with what it knows, also after a stop
     if config.loss == "trials" and config.init_from and stored.get("flags", {}).get("loss") != "trials":
         encoder.b.assign(-tf.abs(encoder.w) / 2)            # as in a new encoder: eq. 6 and 7 leave b where it was
     if not (config.restore or config.init_from) or differs_in_features(config, stored):
@@ -236,7 +238,7 @@ def build_step(encoder, optimizer, config, teachers=()):
     def replica_step(frames, number):
         taught = [teacher.forward(frames) for teacher in teachers]
         with tf.GradientTape() as tape:
-            embedded = encoder.forward(frames, training=not config.init_from)       # what goes on normalises as before
+            embedded = encoder.forward(frames, training=encoder.by_batch)
             value = utils.batch_loss(tf.reshape(embedded, (n, m, -1)), encoder.w, encoder.b, config.loss)
             value += utils.teacher_loss(embedded, taught) if teachers else 0.0
         return tf.distribute.get_replica_context().all_reduce(
