@@ -111,8 +111,8 @@ def load_audio(path, sr):
         raise InputError(f"{path} is empty")
     if rate < LEAST_RATE:
         raise InputError(f"{path} is damaged: its sampling rate is {rate} Hz")
-    if not np.isfinite(channels).all():
-        raise InputError(f"{path} holds samples that are not finite numbers")
+    if not (np.abs(channels) < 1e12).all():                     # of larger ones the power is none in float32
+        raise InputError(f"{path} holds samples that are not finite numbers, or far too large")
     return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
 
 
@@ -138,7 +138,7 @@ def read_with(path, read_sound, read_packets):
             with soundfile.SoundFile(path) as recording:
                 if recording.format != "MP3" and recording.frames < FRAMES_OPEN:    # of others it knows no length
                     return read_sound(recording)
-    except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # ValueError: a length left open
+    except (soundfile.LibsndfileError, OSError, MemoryError, ValueError, TypeError) as error:   # no length, no header
         if getattr(error, "code", None) != UNRECOGNISED or os.path.splitext(path)[1].lower() not in CONTAINER_SUFFIXES:
             words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
             raise InputError(f"{path} cannot be read: {words}") from error

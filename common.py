@@ -114,7 +114,19 @@ def run_on_cores(function, arguments, jobs, *, ordered=True, scheduler=None):
     if scheduler:
         return run_on_cluster(calls, scheduler, return_as)
     with interrupts_ignored():      # else a worker that still starts prints a traceback of its own
-        return joblib.Parallel(n_jobs=jobs or -1, return_as=return_as)(calls)
+        results = joblib.Parallel(n_jobs=jobs or -1, return_as=return_as)(calls)
+    return while_workers_live(results)
+
+
+def while_workers_live(results):
+    """Yield the results; InputError where a worker was killed."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        yield from results
+    except TerminatedWorkerError as error:
+        raise InputError("a worker process was killed, most likely for lack of memory: lower --jobs, and run again to "
+                         "go on") from error
 
 
 def work_on(function, *arguments):
@@ -318,6 +330,16 @@ def check_writable(path):
     beside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
     write_whole(beside, lambda file: None)
     beside.unlink()
+
+
+def check_target(flag, path, name=""):
+    """Raise InputError where the file that a flag names, or `name` in that folder, could not be written."""
+    file = pathlib.Path(path, name).absolute()
+    nearest = next(folder for folder in file.parents if folder.exists())
+    try:
+        check_writable(file if file.is_dir() else nearest / file.name)
+    except OSError as error:
+        raise InputError(f"--{flag} is {path}: it cannot be written ({error.strerror}); name another one") from error
 
 
 def remove_parts(folder):

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 
 import filelock
 import numpy as np
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import audio
 import common
@@ -367,9 +366,6 @@ def preprocess(sources, folder, config, copies=None):
             losses += record_losses(record)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("stopped by the keyboard; run the same command to go on") from stop
-    except TerminatedWorkerError as error:
-        raise InputError("a worker process was killed, most likely for lack of memory: lower --jobs, and run again to "
-                         "go on") from error
     write_json(folder / "manifest.json", {"settings": settings, "totals": folder_totals(folder)})
     return totals, sorted(losses)
 

@@ -155,7 +155,8 @@ class Speakers:
         """List the enrolled speakers, and choose the one named, else the one before."""
         if people == list(self.people.values()) and name in ("", self.chosen()):
             return                              # nothing is new, and a name that is being typed stays
-        name = name or self.chosen()
+        typed, before = features.normal_form(self.name.get()).strip(), self.chosen()
+        name = name or before
         self.people = {person.name: person for person in people}
         self.list.delete(*self.list.get_children())
         for person in people:
@@ -165,6 +166,8 @@ class Speakers:
             self.list.selection_set(name)
             self.list.focus(name)
             self.list.see(name)
+            if typed not in ("", before, name):
+                self.list.after_idle(self.name.set, typed)      # after <<TreeviewSelect>>, which sets the chosen name
 
     def update(self):
         """Word title and button for the name in the form."""

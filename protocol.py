@@ -302,13 +302,11 @@ def shorten(embed_rows, owners, probes, seconds, config):
     config : argparse.Namespace
         The feature flags.
     """
-    parts, places, utterances, loaded = [], [], [None] * len(probes.utterances), {}
+    parts, places, utterances = [], [], [None] * len(probes.utterances)
     for place, (owner, utterance) in enumerate(zip(owners, probes.utterances, strict=True)):
         if utterance is None or not utterance.count or utterance.speech_seconds < seconds:
             continue
-        if owner.name not in loaded:
-            loaded[owner.name] = owner.load()
-        rows = loaded[owner.name][utterance.first:utterance.first + utterance.count]
+        rows = owner.load()[utterance.first:utterance.first + utterance.count]      # not kept: each holds a file open
         total = 1 + round(utterance.speech_seconds * config.sr) // round(config.hop * config.sr)
         parts.append(cut_segments(frames_of(rows, total)[:round(seconds / config.hop)], rows.shape[2]))
         places.append(place)

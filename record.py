@@ -38,7 +38,7 @@ import embedding
 import features
 import listening
 import verification
-from common import InputError, check_writable, interrupts_later, private_folder, write_whole
+from common import InputError, check_target, check_writable, interrupts_later, private_folder, write_whole
 
 BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
 PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
@@ -450,6 +450,7 @@ def work(config):
         return verify_recording(config, name)
     if config.live:
         return follow_speakers(config)
+    check_target("enroll_path", config.enroll_path, f"{name}.npy")
     read_enrolment(pathlib.Path(config.enroll_path, f"{name}.npy"), config)     # it must fit before anybody speaks
     for note in input_notes(config):
         print("note:", note, file=sys.stderr)
@@ -467,6 +468,7 @@ def verify_recording(config, name):
     sources = verification.enrolment_sources(config.enroll_path, name if "speaker" in config.given else None)
     verifier = verification.Verifier(config)
     verifier.notes += input_notes(config)
+    check_target("verify_path", config.verify_path, "probe.npy")
     if config.live:
         return verify_live(verifier)
     for path in (files[0] for files in sources.values() if files[0].suffix == ".npy"):
@@ -488,7 +490,7 @@ def verify_live(verifier):
 
 def follow_speakers(config):
     """Say who speaks until it is stopped; keep that as --timeline."""
-    verifier, moments, begun = verification.Verifier(config), [], False
+    verifier, moments = verification.Verifier(config), []
     verifier.notes += input_notes(config)
     enrolments = verification.Enrolments(verifier)
     verification.print_losses(enrolments.voices())
@@ -497,13 +499,12 @@ def follow_speakers(config):
         check_writable(config.timeline)             # what cannot be written is said before anybody speaks
     try:
         with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
-            begun = True
             for moment in listening.follow(verifier, enrolments, coming, line):
                 moments.append(moment)
     except KeyboardInterrupt:               # it has no other end
         pass
     finally:
-        if config.timeline and begun:
+        if config.timeline and moments:
             listening.write_moments(config.timeline, moments)
             print(f"{config.timeline}: {len(moments)} lines")
     return 0

@@ -29,7 +29,7 @@ import measures
 import protocol
 import report
 import utils
-from common import InputError, check_writable, write_whole
+from common import InputError, check_target, write_whole
 
 SCORED_AT_ONCE = 100_000     # trials
 PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
@@ -242,6 +242,11 @@ def embed_listed(encoder, speakers):
     return found
 
 
+def probe_seconds(config):
+    """Return the lengths in seconds to which probes are shortened: none with texts, as a part of a take is another."""
+    return () if config.tdsv else PROBE_SECONDS
+
+
 def listed_conditions(encoder, speakers, scored, config):
     """Return (name, Scored) of a list's trials with its probes, {name: features.Speaker}, under each condition."""
     names = sorted(set(scored.probes))
@@ -254,7 +259,7 @@ def listed_conditions(encoder, speakers, scored, config):
                              {(name, part): vector for name, own in zip(names, vectors, strict=True)
                               for part, vector in own.items()}, silence)
     embed_rows = functools.partial(embedding.embed_rows, encoder)
-    short = [protocol.shorten(embed_rows, owners, original, seconds, config) for seconds in PROBE_SECONDS]
+    short = [protocol.shorten(embed_rows, owners, original, seconds, config) for seconds in probe_seconds(config)]
     rows = [("as recorded", scored)]
     for probes in (*copies, *short):
         place = {name: number for number, name in enumerate(names)}
@@ -310,7 +315,7 @@ def speaker_conditions(embed_rows, speakers, evaluation, config):
     owners = [by_name[owner] for owner, _ in evaluation.probes]
     rows = [("as recorded", evaluation.scored())]
     short = [protocol.shorten(embed_rows, owners, evaluation.originals, seconds, config)
-             for seconds in (() if config.tdsv else PROBE_SECONDS)]         # a part of a take is another text
+             for seconds in probe_seconds(config)]
     for probes in (*evaluation.copies, *short):
         there = np.array([utterance is not None for utterance in probes.utterances])
         kept = np.broadcast_to(there[:, np.newaxis], evaluation.scores.shape)[evaluation.compared]
@@ -479,18 +484,10 @@ def check_request(config):
                          f"{measured['model_num']}, which --store_threshold True would replace; leave --model_num out, "
                          "or export that checkpoint to a folder of its own with python model.py --export")
     check_target("report_path", config.report_path, "evaluation.json")
+    if config.store_threshold:
+        check_target("model_path", config.model_path, "thresholds.json")
     if config.save_embeddings:
         check_target("save_embeddings", config.save_embeddings)
-
-
-def check_target(flag, path, name=""):
-    """Raise InputError where the file that a flag names, or `name` in that folder, could not be written."""
-    file = pathlib.Path(path, name).absolute()
-    nearest = next(folder for folder in file.parents if folder.exists())
-    try:
-        check_writable(file if file.is_dir() else nearest / file.name)
-    except OSError as error:
-        raise InputError(f"--{flag} is {path}: it cannot be written ({error.strerror}); name another one") from error
 
 
 def work(config):

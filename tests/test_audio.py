@@ -111,11 +111,18 @@ def test_what_is_no_audio_is_refused(tmp_path, content, words):
 
 
 @pytest.mark.parametrize(("wave", "words"), [
-    (np.zeros(0, np.float32), "is empty"), (np.array([0.1, np.nan], np.float32), "not finite")])
+    (np.zeros(0, np.float32), "is empty"), (np.array([0.1, np.nan], np.float32), "not finite"),
+    (np.full((100, 2), 3e38, np.float32), "not finite")])
 def test_empty_and_not_finite_audio_is_refused(tmp_path, wave, words):
     soundfile.write(tmp_path / "a.wav", wave, 8000, "FLOAT")
     with pytest.raises(InputError, match=words):
         audio.load_audio(tmp_path / "a.wav", 8000)
+
+
+def test_samples_without_a_header_are_refused(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    with pytest.raises(InputError, match=r"a\.raw cannot be read: "):
+        audio.load_audio(tmp_path / "a.raw", 8000)
 
 
 def test_a_rate_that_only_damage_gives_is_refused(tmp_path):

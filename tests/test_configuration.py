@@ -11,6 +11,7 @@ import pytest
 
 import common
 import configuration
+from common import InputError
 
 ROOT = pathlib.Path(configuration.__file__).parent
 
@@ -115,6 +116,13 @@ def test_help_offers_none_where_it_is_a_value():
     offering = [flag for flag in configuration.flags().values() if "none:" in flag.words]
     assert {flag.name for flag in offering} == {"floor_db", "level"}
     assert all(flag.optional for flag in offering)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_a_killed_worker_is_one_line():
+    """As where memory runs out."""
+    with pytest.raises(InputError, match="a worker process was killed, most likely for lack of memory: lower --jobs"):
+        list(common.run_on_cores(signal.raise_signal, [(signal.SIGKILL,)] * 2, jobs=2))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

@@ -375,6 +375,24 @@ def test_who_is_enrolled_or_forgotten_elsewhere_is_seen(ana_and_bo):
     assert app.speakers.name.get() == "Cora"
 
 
+def test_the_next_name_may_be_typed_while_somebody_speaks(ana_and_bo):
+    """Who is enrolled by then is in the list, and chosen; the name in the form is still the next one's."""
+    app = ana_and_bo
+    app.speakers.name.set("Cora")
+    app.speakers.enroll_button.invoke()
+    app.speakers.name.set("Dan")
+    wait(app, lambda: "Cora" in app.speakers.people)
+    wait(app, settled(app))
+    assert app.speakers.name.get() == "Dan"
+    choose(app, "Ana")
+    app.speakers.name.set("Eve")
+    app.verifier.people["Fay"] = record.Enrolled("Fay", 1, 4.0)
+    app.root.event_generate("<FocusIn>")
+    wait(app, lambda: "Fay" in app.speakers.people)
+    wait(app, settled(app))
+    assert (app.speakers.name.get(), app.speakers.chosen()) == ("Eve", "Ana")
+
+
 def test_recordings_are_shown_however_their_suffix_is_written():
     patterns = gui.SOUNDS[0][1].split()
     assert {"*.wav", "*.WAV", "*.ogg", "*.OGG", "*.m4a", "*.M4A"} <= set(patterns)

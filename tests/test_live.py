@@ -1,4 +1,5 @@
 """A verdict while somebody speaks: the listener, when it is sure, record.py --live, who speaks now."""
+import contextlib
 import csv
 import io
 import json
@@ -182,6 +183,20 @@ def probe(here, corpus):
     return here / "probe.wav"
 
 
+@pytest.fixture
+def as_from_a_microphone(monkeypatch):
+    """The blocks of --input, but whoever hears them knows of no file."""
+    blocks = record.live_blocks
+
+    @contextlib.contextmanager
+    def heard(config, *arguments):
+        with blocks(config, *arguments) as coming:
+            config.input = None
+            yield coming
+
+    monkeypatch.setattr(record, "live_blocks", heard)
+
+
 def sure_of(monkeypatch, scale, offset):
     """Let every verifier have this calibration, which takes nothing into account."""
     monkeypatch.setattr(embedding, "calibration_of", lambda stored: measures.Calibration((scale,), (offset,)))
@@ -236,7 +251,8 @@ def test_a_threshold_by_hand_is_never_sure_before_the_end(here, knowing, probe, 
 @pytest.mark.parametrize(("change", "words"), [
     (np.zeros_like, "no speech, the recording is silent: is it the right microphone"),
     (lambda wave: np.clip(20 * wave, -1, 1), "the recording is clipped, ")])
-def test_silence_and_clipping_end_it_after_four_seconds(here, knowing, probe, fails, change, words, monkeypatch):
+def test_silence_and_clipping_end_it_after_four_seconds(here, knowing, probe, fails, change, words, monkeypatch,
+                                                        as_from_a_microphone):
     sure_of(monkeypatch, 1e-6, 2.0)
     seen = []
     check = listening.check_loudness
@@ -246,6 +262,20 @@ def test_silence_and_clipping_end_it_after_four_seconds(here, knowing, probe, fa
     assert words in fails(record.main, "--verify", "--live", "--model_path", knowing, "--input", probe)
     assert seen == [32000]
     assert not (here / "verify").exists()
+
+
+def test_a_file_is_heard_to_its_end_however_silent_it_begins(here, knowing, probe, capsys, fails, monkeypatch):
+    sure_of(monkeypatch, 1e-6, 2.0)
+    wave = audio.load_audio(probe, 8000)
+    soundfile.write(probe, np.concatenate([np.zeros(5 * 8000), wave]), 8000, "FLOAT")
+    flags = ["--live", "--model_path", str(knowing), "--input", str(probe)]
+    assert record.main(["--verify", *flags]) == 0
+    assert record.main([*flags, "--timeline", "who.csv"]) == 0
+    with open("who.csv", newline="") as file:
+        assert any(row["name"] for row in csv.DictReader(file))
+    capsys.readouterr()
+    soundfile.write(probe, np.zeros_like(wave), 8000, "FLOAT")
+    assert "no speech, the recording is silent" in fails(record.main, "--verify", *flags)
 
 
 def test_who_is_forgotten_while_it_listens_is_compared_no_more(here, knowing, probe, capsys, fails, monkeypatch):
@@ -372,7 +402,8 @@ def test_who_speaks_is_told_with_bounded_memory(here, knowing, corpus):
             ["--model_path", str(knowing), "--min_speech", "3"])), [])
 
 
-def test_silence_from_the_start_is_a_fault_and_later_a_note(here, knowing, corpus, fails, monkeypatch):
+def test_silence_from_the_start_is_a_fault_and_later_a_note(here, knowing, corpus, fails, monkeypatch,
+                                                            as_from_a_microphone):
     notes = []
     monkeypatch.setattr(listening.LivingLine, "say", lambda line, text: notes.append(text))
     speech = speech_of(corpus, "voice08", (2, 3))

@@ -163,12 +163,24 @@ def test_json_tells_what_the_probe_lacks(enrol, here, corpus, trained, capsys):
     assert "narrow.wav is at 4000 Hz" in json.loads(capsys.readouterr().out)["notes"][0]
 
 
+def test_what_cannot_be_written_is_said_before_anybody_speaks(enrol, here, corpus, trained, fails, monkeypatch):
+    path = corpus / "test" / "voice08" / "00.wav"
+    assert enrol(path) == 0
+    monkeypatch.setattr(record, "get_recording", lambda *arguments: pytest.fail("it records"))
+    (here / "file").touch()
+    for flags, flag in ((["--speaker", "anna", "--enroll_path", "file/a"], "--enroll_path is file/a"),
+                        (["--verify", "--verify_path", "file/b", "--threshold", "0.5"], "--verify_path is file/b")):
+        assert f"{flag}: it cannot be written" in fails(record.main, "--model_path", str(trained), *flags)
+
+
 def test_a_time_line_is_replaced_when_somebody_is_heard(enrol, here, corpus, trained, fails, monkeypatch):
     path = corpus / "test" / "voice08" / "00.wav"
     assert enrol(path) == 0
     (here / "who.csv").write_text("kept")
     follow = ["--live", "--timeline", "who.csv", "--model_path", str(trained), "--threshold", "0.5"]
     assert "cannot be read" in fails(record.main, *follow, "--input", "gone.wav")
+    assert (here / "who.csv").read_text() == "kept"
+    assert "told from the last 2 s" in fails(record.main, *follow, "--input", path, "--min_speech", "2.1")
     assert (here / "who.csv").read_text() == "kept"
     assert "Is a directory" in fails(record.main, *follow[:2], "enroll", *follow[3:], "--input", path)
     assert record.main([*follow, "--input", str(path)]) == 0
