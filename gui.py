@@ -155,8 +155,7 @@ class Speakers:
         """List the enrolled speakers, and choose the one named, else the one before."""
         if people == list(self.people.values()) and name in ("", self.chosen()):
             return                              # nothing is new, and a name that is being typed stays
-        typed, before = features.normal_form(self.name.get()).strip(), self.chosen()
-        name = name or before
+        typed, name = features.normal_form(self.name.get()).strip(), name or self.chosen()
         self.people = {person.name: person for person in people}
         self.list.delete(*self.list.get_children())
         for person in people:
@@ -166,7 +165,7 @@ class Speakers:
             self.list.selection_set(name)
             self.list.focus(name)
             self.list.see(name)
-            if typed not in ("", before, name):
+            if typed not in ("", name):
                 self.list.after_idle(self.name.set, typed)      # after <<TreeviewSelect>>, which sets the chosen name
 
     def update(self):

@@ -385,6 +385,13 @@ def test_the_next_name_may_be_typed_while_somebody_speaks(ana_and_bo):
     wait(app, settled(app))
     assert app.speakers.name.get() == "Dan"
     choose(app, "Ana")
+    app.speakers.name.set("Dan")
+    app.speakers.enroll_button.invoke()
+    app.speakers.name.set("Ana")
+    wait(app, lambda: "Dan" in app.speakers.people)
+    wait(app, settled(app))
+    assert app.speakers.name.get() == "Ana"
+    choose(app, "Ana")
     app.speakers.name.set("Eve")
     app.verifier.people["Fay"] = record.Enrolled("Fay", 1, 4.0)
     app.root.event_generate("<FocusIn>")
