@@ -506,6 +506,7 @@ def work(config):
     folders = {"train": config.train_path, "test": config.test_path}
     if len({pathlib.Path(folder).resolve() for folder in folders.values()}) == 1:
         raise InputError(f"--train_path and --test_path are both {config.train_path}: test speakers must be apart")
+    features.check_alike(*folders.values())
     for folder in folders.values():
         adopt_folder(folder, config)
     configuration.check_relations(config)

@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import re
+import shlex
 import unicodedata
 import warnings
 from dataclasses import dataclass, replace
@@ -455,6 +456,15 @@ def adopt_settings(config, stored, settings, folder):
     configuration.adopt(config, {name: settings[name] for name in names}, folder)
 
 
+def check_alike(*folders):
+    """Refuse feature folders that no run could add to alike."""
+    first, second = (read_settings(folder) or {} for folder in folders)
+    for name in sorted(first.keys() & second.keys() - {"copies", "noise_raw_path"}):
+        if first[name] != second[name]:
+            raise InputError(f"{folders[0]} was made with --{name} {configuration.spelled(first[name])}, {folders[1]} "
+                             f"with {configuration.spelled(second[name])}: name a new folder instead of one of them")
+
+
 def check_mode(settings, wanted, folder):
     """Refuse features of the other mode, by name."""
     kinds = {False: "text-independent", True: "text-dependent"}
@@ -472,8 +482,9 @@ def check_features(speakers, settings, wanted, folder):
     flag = configuration.segment_flag(wanted.get("tdsv"))
     for speaker in speakers:
         if speaker.frames != wanted[flag] and speaker.frames != (settings or {}).get(flag):
-            raise InputError(f"{speaker.path} holds segments of {speaker.frames} frames: "
-                             f"--{flag} is {wanted[flag]}")
+            problem = f"{speaker.path} holds segments of {speaker.frames} frames"
+            raise InputError(f"{problem}: --{flag} is {wanted[flag]}",
+                             f"{problem}, the model hears {wanted[flag]}: enrol from the audio again")
     if settings is None:
         return [f"{folder} does not say how its features were made: each row counts as an utterance"]
     for name, value in wanted.items():
@@ -486,3 +497,20 @@ def check_features(speakers, settings, wanted, folder):
                              f"{folder} was made with {name} {theirs}, the model with {value}: enrol from the audio "
                              "again")
     return []
+
+
+def open_speaker(path, wanted):
+    """Return the Speaker of one feature file that fits the settings `wanted`, its own settings, and notes.
+
+    Features are described by their folder, or by record.py, which keeps the settings beside each enrolment.
+    """
+    record = read_record(path)[0] or {}
+    settings = record.get("settings") or read_settings(path.parent)
+    try:
+        speaker = read_speaker(path, described=bool(settings))
+        return speaker, settings, check_features([speaker], settings, wanted, path)
+    except InputError as error:
+        if "recordings" not in record:          # of another hand than record.py's
+            raise
+        again = f"python record.py --speaker {shlex.quote(path.stem)} --replace True"
+        raise InputError(f"{error.window} with {again}", error.window) from None

@@ -19,6 +19,7 @@ import audio
 import verification
 from common import InputError, write_whole
 
+MICROPHONE = "microphone"    # where a sound comes from that no file holds
 SOMEBODY = "somebody else"   # who speaks, where it is nobody enrolled
 WINDOW_SECONDS = 2.0         # of speech that tell who speaks
 NEWEST_SECONDS = 1.0         # of them that tell of another speaker first
@@ -156,16 +157,46 @@ def leaning(verdict):
 
 # ---- a probe, a conversation ------------------------------------------------------------------------------------
 
-def check_loudness(wave):
-    """Raise InputError where samples (S,) are silent or clipped; it says what to do."""
-    peak = np.abs(wave).max(initial=0)
+def is_silent(wave):
+    """Tell whether samples (S,) are digital silence."""
+    return np.abs(wave).max(initial=0) < audio.SILENT_PEAK
+
+
+def check_loudness(wave, file=None):
+    """Raise InputError where samples (S,), of a file or the microphone, are silent or clipped; it says what to do."""
     clipped = np.mean(np.abs(wave) >= FULL_SCALE) if len(wave) else 0
-    if peak < audio.SILENT_PEAK:
+    if is_silent(wave):
+        if file:
+            raise InputError(f"no speech, {file} is silent: choose another recording")
         problem = "no speech, the recording is silent: is it the right microphone, and switched on?"
         raise InputError(f"{problem} --list_devices True names them", problem)
     if clipped > CLIPPED_SHARE:
-        raise InputError(f"the recording is clipped, {clipped:.1%} of its samples are at full scale: turn the "
-                         "microphone down or move away from it, and record again")
+        remedy = "choose another" if file else "turn the microphone down or move away from it, and record again"
+        raise InputError(f"{file or 'the recording'} is clipped, {clipped:.1%} of its samples are at full scale: "
+                         f"{remedy}")
+
+
+def check_recording(wave, config, source=MICROPHONE):
+    """Return segments (K, 40, frames) of a recording that will do, and what is known of it (audio.speech_frames).
+
+    Raises
+    ------
+    InputError
+        If it is silent, steady, clipped, or holds less than config.min_speech seconds of speech; it says what to do.
+    """
+    file = "" if source == MICROPHONE else source
+    check_loudness(wave, file)
+    segments, known = audio.speech_segments(wave, config)
+    seconds, of_it = known["speech_seconds"], f" in {file}" * bool(file)
+    if len(segments) and audio.is_steady(segments):
+        remedy = "choose another recording" if file else "speak up, and record again"
+        raise InputError(f"no speech{of_it}, the level hardly changes, as that of noise or a hum: {remedy}")
+    if seconds < config.min_speech:
+        problem = f"too little speech{of_it}, {seconds:.2f} s"
+        remedy = "choose a longer recording" if file else "speak longer, and record again"
+        raise InputError(f"{problem}; --min_speech is {config.min_speech:g} s: {remedy}",
+                         f"{problem} of {config.min_speech:g} s: {remedy}")
+    return segments, known
 
 
 class Watch:
@@ -192,17 +223,16 @@ class Watch:
         return [InputError(f"forgotten while it listens: {', '.join(gone)}")] if gone else []
 
     def loudness(self):
-        """Return what is new about the loudness."""
-        listener, wave = self.listener, self.listener.gather()
+        """Return what is new about the loudness; a file is heard to its end, however silent it is in between."""
+        listener, wave, file = self.listener, self.listener.gather(), self.listener.verifier.config.input
         early, lasting = EARLY_SECONDS * listener.sr, isinstance(listener, Conversation)
-        if listener.heard < early:
+        stretch = wave[-early:] if lasting else wave
+        if listener.heard < early or (file and is_silent(stretch)):
             return []
         try:
-            check_loudness(wave[-early:] if lasting else wave)
+            check_loudness(stretch, file)
         except InputError as error:
-            silent = not (np.abs(wave) >= audio.SILENT_PEAK).any() and listener.heard == len(wave)
-            if silent and listener.verifier.config.input:       # a file is heard to its end
-                return []
+            silent = is_silent(wave) and listener.heard == len(wave)        # from the start
             if silent or not lasting:
                 raise
             before, self.said = self.said, str(error)[:20]

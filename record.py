@@ -209,26 +209,6 @@ def deliver(found, cancelled, lost):
         yield block
 
 
-def check_recording(wave, config):
-    """Return segments (K, 40, frames) of a recording that will do, and what is known of it (audio.speech_frames).
-
-    Raises
-    ------
-    InputError
-        If it is silent, steady, clipped, or holds less than config.min_speech seconds of speech; it says what to do.
-    """
-    listening.check_loudness(wave)
-    segments, known = audio.speech_segments(wave, config)
-    seconds = known["speech_seconds"]
-    if len(segments) and audio.is_steady(segments):
-        raise InputError("no speech, the level hardly changes, as that of noise or a hum: speak up, and record again")
-    if seconds < config.min_speech:
-        problem = f"too little speech, {seconds:.2f} s"
-        raise InputError(f"{problem}; --min_speech is {config.min_speech:g} s: speak longer, and record again",
-                         f"{problem} of {config.min_speech:g} s: speak longer, and record again")
-    return segments, known
-
-
 # ---- enrolments and probes --------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -260,7 +240,7 @@ def folder_lock(folder):
     return filelock.FileLock(private_folder(folder) / ".lock", mode=0o600)
 
 
-def enroll(config, speaker, wave, source="microphone"):
+def enroll(config, speaker, wave, source=listening.MICROPHONE):
     """Add a recording to a speaker's enrolment, or start it over with config.replace.
 
     Parameters
@@ -281,10 +261,10 @@ def enroll(config, speaker, wave, source="microphone"):
     Raises
     ------
     InputError
-        If the name cannot be one, `check_recording` refuses the recording, it is there already, or has other features.
+        If the name cannot be one, `listening.check_recording` refuses it, it is there already, or has other features.
     """
     name = features.speaker_name(speaker)
-    segments, known = check_recording(wave, config)
+    segments, known = listening.check_recording(wave, config, source)
     path = pathlib.Path(config.enroll_path, f"{name}.npy")
     with folder_lock(config.enroll_path), interrupts_later():
         old = read_enrolment(path, config)
@@ -309,12 +289,15 @@ def read_enrolment(path, config):
         raise InputError(f"{folder} holds recordings of {path.stem}: add to them, or choose another name")
     if record is None and not path.exists():
         return {"utterances": [], "recordings": []}
-    remedy, in_window = "--replace True starts it over", "forget this speaker, and enrol again"
+
+    def misfit(problem):
+        return InputError(f"{problem}: --replace True starts it over",
+                          f"{problem}: forget this speaker, and enrol again")
+
     if record is None or not {"recordings", "speaker", "segments", "settings"} <= record.keys():
         if config.replace:
             return {"utterances": [], "recordings": kept_recordings(config, path, record)}
-        problem = f"{path} was not made by record.py"
-        raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
+        raise misfit(f"{path} was not made by record.py")
     if record["speaker"] != path.stem:
         raise InputError(f"{path} is {record['speaker']}'s here: choose a name that differs in more than capitals")
     if config.replace:
@@ -323,11 +306,9 @@ def read_enrolment(path, config):
     for name, value in features.feature_settings(config).items():
         if settings.get(name) != value:
             theirs, ours = map(configuration.spelled, (settings.get(name), value))
-            problem = f"{path} was made with --{name} {theirs}, the model has {ours}"
-            raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
+            raise misfit(f"{path} was made with --{name} {theirs}, the model has {ours}")
     if len(features.open_features(path)) != record["segments"]:
-        problem = f"{path} and the .json beside it do not belong together"
-        raise InputError(f"{problem}: {remedy}", f"{problem}: {in_window}")
+        raise misfit(f"{path} and the .json beside it do not belong together")
     return record
 
 
@@ -355,13 +336,13 @@ def keep_recording(config, name, when, wave):
     return str(path)
 
 
-def save_probe(config, wave, source="microphone"):
+def save_probe(config, wave, source=listening.MICROPHONE):
     """Check a recording (S,) and make it the probe in config.verify_path, in place of the last.
 
     Returns it as verification.Verifier.read yields recordings: what was heard is judged, not what another program may
     have put into the probe's file by then.
     """
-    segments, known = check_recording(wave, config)
+    segments, known = listening.check_recording(wave, config, source)
     entry = {"file": "probe", "source": str(source), "first": 0, "count": len(segments), "dropped": "", **known}
     record = {"speaker": "probe", "segments": len(segments), "settings": features.feature_settings(config),
               "utterances": [entry]}
@@ -418,7 +399,7 @@ def get_recording(config, what):
             if terminal.isatty():
                 print(meter_line(level, seconds_left), end="", file=terminal, flush=True)
 
-        return record(config.seconds, config.sr, config.device, on_level), "microphone"
+        return record(config.seconds, config.sr, config.device, on_level), listening.MICROPHONE
 
 
 def input_notes(config):
@@ -484,7 +465,7 @@ def verify_live(verifier):
     config, enrolments = verifier.config, verification.Enrolments(verifier)
     with nothing_saved(), live_blocks(config, "the probe", "nothing was saved") as (coming, line):
         wave = listening.hear_probe(verifier, enrolments, coming, line)
-    probe = save_probe(config, wave, config.input or "microphone")
+    probe = save_probe(config, wave, config.input or listening.MICROPHONE)
     return verification.print_verdicts(verifier, enrolments.voices(), probe)
 
 

@@ -107,7 +107,7 @@ class Service:
         """Return samples (S,) and where they come from."""
         if isinstance(sound, str):
             return audio.load_audio(sound, self.config.sr), sound
-        return sound, "microphone"
+        return sound, listening.MICROPHONE
 
     def enroll(self, speaker, sound):
         """Add a sound to a speaker's enrolment; return the speaker's name as it is stored."""

@@ -335,9 +335,8 @@ class Verifier:
 
     def open_features(self, path):
         """Return the features.Speaker of a feature file and its settings; InputError where they are not the model's."""
-        settings = (features.read_record(path)[0] or {}).get("settings") or features.read_settings(path.parent)
-        speaker = features.read_speaker(path, described=bool(settings))
-        self.notes += features.check_features([speaker], settings, self.settings, path)
+        speaker, settings, notes = features.open_speaker(path, self.settings)
+        self.notes += notes
         return speaker, settings
 
     def embed_voice(self, name, recordings):

@@ -256,7 +256,7 @@ def test_silence_and_clipping_end_it_after_four_seconds(here, knowing, probe, fa
     sure_of(monkeypatch, 1e-6, 2.0)
     seen = []
     check = listening.check_loudness
-    monkeypatch.setattr(listening, "check_loudness", lambda wave: seen.append(len(wave)) or check(wave))
+    monkeypatch.setattr(listening, "check_loudness", lambda wave, file: seen.append(len(wave)) or check(wave, file))
     wave = audio.load_audio(probe, 8000)
     soundfile.write(probe, change(wave), 8000, "FLOAT")
     assert words in fails(record.main, "--verify", "--live", "--model_path", knowing, "--input", probe)
@@ -275,7 +275,7 @@ def test_a_file_is_heard_to_its_end_however_silent_it_begins(here, knowing, prob
         assert any(row["name"] for row in csv.DictReader(file))
     capsys.readouterr()
     soundfile.write(probe, np.zeros_like(wave), 8000, "FLOAT")
-    assert "no speech, the recording is silent" in fails(record.main, "--verify", *flags)
+    assert f"no speech, {probe} is silent: choose another recording" in fails(record.main, "--verify", *flags)
 
 
 def test_who_is_forgotten_while_it_listens_is_compared_no_more(here, knowing, probe, capsys, fails, monkeypatch):

@@ -19,6 +19,7 @@ import common
 import configuration
 import embedding
 import features
+import listening
 import record
 from common import InputError
 
@@ -123,7 +124,9 @@ def test_what_leaves_no_verdict_is_said_before_anybody_speaks(enrol, here, corpu
     path = here / "enroll" / "anna.json"
     path.write_text(path.read_text().replace('"top_db": 30.0', '"top_db": 20.0'))
     monkeypatch.setattr(record, "record", None)
-    assert "was made with --top_db 20.0" in fails(record.main, "--verify", "--model_path", trained)
+    line = fails(record.main, "--verify", "--model_path", trained)
+    assert "was made with top_db 20.0" in line
+    assert line.endswith("enrol from the audio again with python record.py --speaker anna --replace True")
 
 
 def test_a_claim_needs_no_other_enrolment(enrol, here, corpus, trained):
@@ -277,28 +280,34 @@ def speech(seconds, sr=8000):
     return np.where(np.arange(len(noise)) // (0.2 * sr) % 2 < 1, noise, 0).astype(np.float32)
 
 
-@pytest.mark.parametrize(("wave", "words"), [
-    (np.zeros(16000), "no speech, the recording is silent: is it the right microphone"),
-    (0.01 * np.random.default_rng(0).standard_normal(24000), "no speech, the level hardly changes"),
-    (np.clip(9 * speech(4), -1, 1), "the recording is clipped, "),
-    (np.concatenate([speech(0.2), np.zeros(8000)]), "too little speech, 0.22 s; --min_speech is 1 s: speak longer"),
-    (speech(1.2), "too little speech, 0."),
+@pytest.mark.parametrize(("wave", "words", "of_a_file"), [
+    (np.zeros(16000), "no speech, the recording is silent: is it the right microphone",
+     "no speech, in.wav is silent: choose another recording"),
+    (0.01 * np.random.default_rng(0).standard_normal(24000), "noise or a hum: speak up, and record again",
+     "no speech in in.wav, the level hardly changes, as that of noise or a hum: choose another recording"),
+    (np.clip(9 * speech(4), -1, 1), "the recording is clipped, ", "in.wav is clipped, "),
+    (np.concatenate([speech(0.2), np.zeros(8000)]), "too little speech, 0.22 s; --min_speech is 1 s: speak longer",
+     "too little speech in in.wav, 0.22 s; --min_speech is 1 s: choose a longer recording"),
+    (speech(1.2), "too little speech, 0.", "too little speech in in.wav, 0."),
 ])
-def test_a_recording_that_will_not_do_is_refused_in_words(enrol, here, trained, fails, wave, words):
-    soundfile.write(here / "in.wav", wave, 8000)
-    flags = ["--model_path", trained, "--input", here / "in.wav"]
-    assert words in fails(record.main, *flags)
+def test_a_recording_that_will_not_do_is_refused_in_words(enrol, here, trained, fails, wave, words, of_a_file):
+    soundfile.write("in.wav", wave, 8000)
+    said = fails(record.main, "--model_path", trained, "--input", "in.wav")
+    assert of_a_file in said
+    assert "microphone" not in said
+    with pytest.raises(InputError, match=re.escape(words)):
+        listening.check_recording(wave, configuration.get_config(["--sr", "8000"]))
     assert enrol(ROOT / "README.md") == 2
     assert files(here) == ["in.wav"]
 
 
 def test_a_recording_that_will_do():
-    segments, known = record.check_recording(speech(4), configuration.get_config([]))
+    segments, known = listening.check_recording(speech(4), configuration.get_config([]))
     seconds = known["speech_seconds"]
     assert len(segments) == 2                          # 2 s in bursts with their edges: 180 frames, and 80 further on
     assert 2 <= seconds < 2.6
     with pytest.raises(InputError, match="too little speech"):
-        record.check_recording(speech(4), configuration.get_config(["--min_speech", "3"]))
+        listening.check_recording(speech(4), configuration.get_config(["--min_speech", "3"]))
 
 
 def test_the_meter_shows_level_and_time():
@@ -356,10 +365,10 @@ def test_a_recording_with_too_many_samples_at_full_scale_is_clipped():
     """A share of 0.001 is allowed: 32 of 32,000 samples pass, 33 do not."""
     wave, config = 0.9 * speech(4), configuration.get_config([])
     wave[:32] = 0.995
-    record.check_recording(wave, config)
+    listening.check_recording(wave, config)
     wave[32] = -0.995
     with pytest.raises(InputError, match=r"clipped, 0\.1% of its samples"):
-        record.check_recording(wave, config)
+        listening.check_recording(wave, config)
 
 
 def test_errors_speak_of_flags_in_the_shell_and_of_files_in_the_window(monkeypatch, here):
@@ -369,7 +378,7 @@ def test_errors_speak_of_flags_in_the_shell_and_of_files_in_the_window(monkeypat
         record.devices()
     assert caught.value.window.endswith("or open a file")
     with pytest.raises(InputError, match="--list_devices") as caught:
-        record.check_recording(np.zeros(16000), configuration.get_config([]))
+        listening.check_recording(np.zeros(16000), configuration.get_config([]))
     assert "--" not in caught.value.window
 
 
