@@ -339,7 +339,8 @@ def check_target(flag, path, name=""):
     try:
         check_writable(file if file.is_dir() else nearest / file.name)
     except OSError as error:
-        raise InputError(f"--{flag} is {path}: it cannot be written ({error.strerror}); name another one") from error
+        problem = f"cannot be written ({error.strerror})"
+        raise InputError(f"--{flag} is {path}: it {problem}; name another one", f"{path} {problem}.") from error
 
 
 def remove_parts(folder):

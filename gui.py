@@ -447,25 +447,26 @@ class App:
         name = features.speaker_name(self.speakers.name.get().strip())
         self.hear_sound(f"Recording an enrolment of {shortened(name)}.", path,
                         lambda sound: self.verifier("enroll", name, sound), lambda name: self.show_change(
-                            " ".join([f"A recording of {name} is enrolled.", *self.notes]), name))
+                            " ".join([f"A recording of {name} is enrolled.", *self.notes]), name), name)
 
     def verify(self, path=None):
         """Hear a probe, from a file or the microphone."""
-        self.hear_sound("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard,
-                        live=not path)
+        self.hear_sound("Recording a probe.", path, lambda sound: self.verifier("verify", sound), self.show_heard)
         self.heard = None           # nothing of the probe before may pass for a verdict on this one
         self.pictures.canvases["spectrum"].delete("all")
 
-    def hear_sound(self, words, path, work, then, live=False):
+    def hear_sound(self, words, path, work, then, speaker=None):
         """Let the worker do work(sound) with the file at `path`, or without it with what the microphone hears.
 
-        A live sound is a probe that is judged while it is heard.
+        The sound is an enrolment of a speaker, or a probe: what the microphone hears of that is judged meanwhile.
         """
         seconds, sr, device = self.settings.length(), self.sr, self.settings.chosen_device()
+        live = not (path or speaker)
         claim = "" if self.probe.asks_who() else self.speakers.chosen()
 
         def blocks():
             heard = 0
+            self.verifier("check_place", speaker)       # what cannot be kept is said before anybody speaks
             if live:
                 self.check_people(claim)
                 self.verifier("listen", False)
@@ -474,8 +475,7 @@ class App:
                     yield block
                     heard += len(block)
                     self.worker.post(self.show_level, words, audio.level_db(block), seconds, heard / sr, live)
-                    found = self.judge(block, claim) if live else None
-                    if found:
+                    if live and (found := self.judge(block, claim)):
                         self.worker.post(self.show_so_far, found)
                     if self.enough.is_set():
                         return

@@ -312,6 +312,12 @@ def read_enrolment(path, config):
     return record
 
 
+def check_enrolment(config, speaker):
+    """Raise InputError where nothing could be added to a speaker's enrolment, before anybody speaks."""
+    check_target("enroll_path", config.enroll_path, f"{speaker}.npy")
+    read_enrolment(pathlib.Path(config.enroll_path, f"{speaker}.npy"), config)
+
+
 def readable_record(path):
     """Return the description beside a feature file; None where it is missing or damaged."""
     try:
@@ -431,8 +437,7 @@ def work(config):
         return verify_recording(config, name)
     if config.live:
         return follow_speakers(config)
-    check_target("enroll_path", config.enroll_path, f"{name}.npy")
-    read_enrolment(pathlib.Path(config.enroll_path, f"{name}.npy"), config)     # it must fit before anybody speaks
+    check_enrolment(config, name)
     for note in input_notes(config):
         print("note:", note, file=sys.stderr)
     path = enroll(config, name, *get_recording(config, f"an enrolment of {name}"))

@@ -23,7 +23,7 @@ import listening
 import measures
 import record
 import verification
-from common import InputError, interrupts_ignored
+from common import InputError, check_target, interrupts_ignored
 
 PATIENCE_SECONDS = 2.0       # the process may finish a file for this long when the window closes
 
@@ -108,6 +108,13 @@ class Service:
         if isinstance(sound, str):
             return audio.load_audio(sound, self.config.sr), sound
         return sound, listening.MICROPHONE
+
+    def check_place(self, speaker):
+        """Raise InputError where an enrolment of a speaker, or of None a probe, could not be kept."""
+        if speaker is None:
+            check_target("verify_path", self.config.verify_path, "probe.npy")
+        else:
+            record.check_enrolment(self.config, speaker)
 
     def enroll(self, speaker, sound):
         """Add a sound to a speaker's enrolment; return the speaker's name as it is stored."""

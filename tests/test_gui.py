@@ -87,6 +87,9 @@ class FakeModel:
         problem = "" if self.measured else "measure one with python test.py"
         return service.Loaded(8000, 10.0, self.measured, (0.0123, 0.0456), problem, rates)
 
+    def check_place(self, name):
+        pass
+
     def enroll(self, name, sound):
         if isinstance(sound, str):
             raise InputError(f"{sound} cannot be read: Format not recognised.")
@@ -245,6 +248,22 @@ def test_names_that_could_be_paths_are_refused_before_anybody_speaks(open_window
     assert "use letters, digits, spaces" in message(app)
     assert str(app.message["background"]) == gui.BAD_TINT
     assert "enroll" not in model.calls
+
+
+@pytest.mark.parametrize(("button", "speaker"), [("enroll_button", "Ana"), ("record_button", None)])
+def test_a_place_that_cannot_be_written_is_said_before_anybody_speaks(open_window, button, speaker):
+    asked, heard = [], []
+
+    class Full(FakeModel):
+        def check_place(self, name):
+            asked.append(name)
+            raise InputError("--enroll_path is enroll", "enroll cannot be written.")
+
+    app = open_window(Full("Ana"), lambda *_: heard.append(True) or quick(*_))
+    choose(app, "Ana")
+    press(app, getattr(app.speakers if speaker else app.probe, button))
+    assert message(app) == "enroll cannot be written."
+    assert (asked, heard, app.busy) == ([speaker], [], "")
 
 
 @pytest.mark.parametrize(("answer", "left"), [(False, ["Ana", "Bo"]), (True, ["Bo"])])

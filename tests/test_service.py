@@ -98,6 +98,22 @@ def listener(trained, tmp_path, monkeypatch):
     return listener
 
 
+def test_what_cannot_be_kept_is_known_before_anybody_speaks(listener, corpus, tmp_path):
+    listener.check_place("Ana")
+    listener.check_place(None)
+    assert os.listdir() == []
+    listener.enroll("Ana", str(corpus / "test" / "voice08" / "00.wav"))
+    listener.check_place("Ana")
+    path = tmp_path / "enroll" / "Ana.json"
+    path.write_text(path.read_text().replace('"top_db": 30.0', '"top_db": 20.0'))
+    pathlib.Path("verify").touch()
+    for speaker, words in (("Ana", "the model has 30.0: forget this speaker, and enrol again"),
+                           (None, "verify cannot be written (File exists).")):
+        with pytest.raises(InputError) as caught:
+            listener.check_place(speaker)
+        assert caught.value.window.endswith(words)
+
+
 def test_an_enrolment_is_embedded_again_only_where_it_changed(listener, voice, monkeypatch):
     listener.enroll("Ana", str(voice / "00.wav"))
     listener.enroll("Bo", str(voice / "01.wav"))
