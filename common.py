@@ -158,6 +158,10 @@ def run_on_cluster(calls, scheduler, return_as):
         raise InputError(f"--scheduler is {scheduler}: Dask is needed for a cluster and cannot be loaded ({error}): "
                          "pip install distributed") from error
     try:
+        distributed.comm.get_address_host_port(scheduler)
+    except ValueError as error:
+        raise InputError(f"--scheduler is {scheduler}: {error}; name an address such as tcp://HOST:8786") from error
+    try:
         with (distributed.Client(scheduler, timeout=CLUSTER_SECONDS, set_as_default=False) as client,
               joblib.parallel_config("dask", client=client, wait_for_workers_timeout=CLUSTER_SECONDS)):
             yield from joblib.Parallel(return_as=return_as)(calls)

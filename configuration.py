@@ -17,6 +17,12 @@ LISTENERS = "model record gui"              # the commands that verify
 EVERYONE = f"data_preprocess test {LISTENERS}"
 SPEECH_SECONDS = 0.5        # a recording with less speech gives no segment
 TAKE_SECONDS = 0.2          # nor does a take of a known text with less
+# Flags that serve nothing without another one, and why.
+NEEDS = (("format", "export", "give --export, the folder that the encoder is written to"),
+         ("timeline", "live", "only --live True makes one"),
+         ("allow_missing", "trials", "only a list, --trials FILE, can miss recordings"),
+         *((name, "train", "it serves training alone; give --train True")
+           for name in ("restore", "init_from", "teacher", "valid_as")))
 SURROGATE = re.compile("[\ud800-\udfff]")    # in a name: a byte that is not UTF-8
 
 
@@ -393,19 +399,17 @@ def flag_problems(config):
     if config.network == "resnet" and config.hidden % 2**config.num_layer:
         yield (f"--hidden is {config.hidden}: a ResNet's kernels halve --num_layer ({config.num_layer}) times; name a "
                f"multiple of {2**config.num_layer}")
-    if config.format and config.export is None:
-        yield f"--format is {config.format}: give --export, the folder that the encoder is written to"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.trials and "raw_path" not in config.given:
         yield f"--trials is {config.trials}: give --raw_path, the folder of the audio that it names"
-    if config.timeline and not config.live:
-        yield f"--timeline is {config.timeline}: only --live True makes one"
+    for name in config.given & {"speaker_number", "utterance_number"} if config.trials else ():
+        yield f"--trials is {config.trials}: it says what is compared; leave --{name} out"
     if config.train and config.model_num is not None:
         yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
-    for name in ("restore", "init_from", "teacher", "valid_as"):
-        if getattr(config, name) and not config.train:
-            yield f"--{name} is given without --train True: it only serves training"
+    for name, other, why in NEEDS:
+        if name in set_flags and other not in set_flags:
+            yield f"--{name} is {spelled(getattr(config, name))}: {why}"
 
 
 def segment_flag(tdsv):

@@ -35,6 +35,7 @@ ATTENTION = 64               # units that find out which frames count
 VARIANCE_FLOOR = 1e-5        # below which a deviation over time has no gradient
 CHECKPOINT_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 FILES = ("saved_model", "encoder.tflite", "encoder_int8.tflite", "encoder.onnx")        # that --format writes
+MODEL_FILES = ("config.json", "history.csv", "thresholds.json")        # beside the checkpoints
 ANCESTOR_NAME = re.compile(r".*multi_rnn_cell/cell_(\d+)/lstm_cell/(kernel|bias|projection)(?:/kernel)?")
 
 
@@ -216,10 +217,23 @@ def write_checkpoint(checkpoint, model_path, number):
         os.replace(f"{part}{suffix}", f"{path}{suffix}")
 
 
-def check_name(flag, folder):
-    """Raise InputError where TensorFlow would write checkpoints into a folder and never find them there."""
+def check_folder(flag, folder):
+    """Raise InputError where no model can be written: into what something else is, or TensorFlow would find none."""
     if re.search(r"[*?\[\]]", str(folder)):
         raise InputError(f"--{flag} is {folder}: *, ? and [] are a pattern to TensorFlow; name another folder")
+    for name, what in (("features.json", "an encoder for other programs"), ("manifest.json", "features")):
+        if os.path.exists(os.path.join(folder, name)):
+            raise InputError(f"--{flag} is {folder}: that holds {what}; name another folder")
+    common.check_target(flag, folder, "config.json")
+
+
+def is_export(path):
+    """Tell whether a checkpoint lacks what only training needs; of a damaged one, reading it tells more."""
+    try:
+        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    except CHECKPOINT_ERRORS:
+        return False
+    return not any(name.startswith("optimizer/") for name in names)
 
 
 def restore_checkpoint(checkpoint, path):
@@ -356,9 +370,12 @@ def export_model(config):
     if "ancestor" in embedding.load_config(source):
         raise InputError(f"--model_path is {source}: an ancestor's model is used as it is; copy its folder")
     encoder, trained = load_encoder(source, config.model_num)
-    check_name("export", target)
-    if embedding.holds_model(target) or (target / "features.json").exists():
+    check_folder("export", target)
+    if embedding.holds_model(target):
         raise InputError(f"--export is {target}: there is a model already; name another folder")
+    there = [name for name in MODEL_FILES if (target / name).exists()]
+    if there and common.read_json(target / "config.json") != common.read_json(source / "config.json"):
+        raise InputError(f"--export is {target}: there is {there[0]} already; name another folder")
     target.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):
         if (source / name).exists():

@@ -59,7 +59,7 @@ def train(config):
                          "or name another folder")
     import encoder as networks
 
-    networks.check_name("model_path", config.model_path)
+    networks.check_folder("model_path", config.model_path)
     stored = adopt_base(config)
     strategy, chief = networks.choose_strategy(config)
     training, validation, notes = training_speakers(config, stored)
@@ -78,9 +78,10 @@ def train(config):
         try:
             trainer.run()
         except tf.errors.OpError as error:
-            others = "a worker is gone, perhaps; " if config.strategy == "multi_worker" else ""
-            raise InputError(f"training stopped, {others}go on with --restore True: "
-                             f"{error.message.splitlines()[0]}") from error
+            others = ", a worker is gone, perhaps" if config.strategy == "multi_worker" else ""
+            again = "go on with --restore True" if embedding.holds_model(config.model_path) else "run it again"
+            cause = error.message.splitlines()[0].rpartition("InputError: ")[2]         # ours comes out of a graph
+            raise InputError(f"training stopped{others}; {again}: {cause}") from error
     return chief
 
 
@@ -125,6 +126,8 @@ def training_speakers(config, stored):
 
 def adopt_base(config):
     """Take the flags of the model that the run goes on from or starts with; return what it stores, else {}."""
+    import encoder as networks
+
     base = config.model_path if config.restore else config.init_from
     if not base:
         return with_teachers(config, {})
@@ -133,7 +136,10 @@ def adopt_base(config):
         raise InputError(f"--model_path is {base}: an ancestor's run cannot go on; start one with --init_from {base}")
     if config.restore and not {"commands", "normalisation", "validation"} <= stored.keys():
         raise InputError(f"{base}/config.json is damaged, this run cannot go on; start one with --init_from {base}")
-    embedding.choose_checkpoint(base)
+    chosen = embedding.checkpoint_path(base, embedding.choose_checkpoint(base))
+    if config.restore and networks.is_export(chosen):
+        raise InputError(f"--model_path is {base}: an export has not what only training needs; start a run with "
+                         f"--init_from {base}")
     kept = flags_stored("features", "model")
     if config.restore:
         kept += flags_stored("run") + tuple(name for name in flags_stored("progress") if name not in config.given)
@@ -141,16 +147,14 @@ def adopt_base(config):
         kept = [name for name in kept if not configuration.flags()[name].optional and not name.startswith("tdsv")]
     flags = {name: stored["flags"][name] for name in kept if name in stored["flags"]}
     if "ancestor" in stored:
-        from encoder import ancestor_size
-
-        flags |= ancestor_size(embedding.checkpoint_path(base, embedding.choose_checkpoint(base)))
+        flags |= networks.ancestor_size(chosen)
     configuration.adopt(config, flags, base)
     return with_teachers(config, stored | {"kept": flags})
 
 
 def teacher_folders(config):
     """Return the model folders that --teacher names."""
-    return config.teacher.split(",") if config.teacher else []
+    return [folder for folder in (config.teacher or "").split(",") if folder]
 
 
 def with_teachers(config, stored):
@@ -374,7 +378,7 @@ class Trainer:
                     validation = self.validate()
                     self.log(bar, validation)
                     self.save(validation)
-                    stalled = bool(config.patience) and self.history.stalled() >= config.patience
+                    stalled = self.chief and bool(config.patience) and self.history.stalled() >= config.patience
                 elif self.iteration % LOG_EVERY == 0:
                     self.log(bar)
         if self.iteration < config.iteration:

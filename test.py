@@ -85,7 +85,7 @@ def read_trials(path):
         What is enrolled, the probe, and whether they are the same person.
     """
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--trials is {path}: it cannot be read ({error})") from error
     trials = []
@@ -98,8 +98,10 @@ def read_trials(path):
         elif words:
             raise InputError(f"--trials is {path}: line {number} is {line!r}, which is neither '1 path1 path2' nor "
                              "'enrol-utt test-utt target|nontarget'")
-    if not trials:
-        raise InputError(f"--trials is {path}: it holds no trials")
+    targets = sum(same for *_, same in trials)
+    if not 0 < targets < len(trials):
+        raise InputError(f"--trials is {path}: it holds {targets} target and {len(trials) - targets} other trials, and "
+                         "error rates need both")
     return trials
 
 
@@ -108,41 +110,47 @@ def find_recordings(names, folder):
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise InputError(f"--raw_path is {folder}: there is no such folder")
-    known = {}
+    known, whole = {}, {}
     for file in map(pathlib.PurePosixPath, audio.audio_files(folder)[0]):
+        whole[features.normal_form(str(file))] = folder / file
         for key in {str(file), str(file.with_suffix("")), file.name, file.stem}:
-            known.setdefault(key, []).append(folder / file)
+            known.setdefault(features.normal_form(key), []).append(folder / file)
     found = {}
     for name in names:
-        other_suffix = name
-        if pathlib.PurePosixPath(name).suffix.lower() in audio.SUFFIXES:
-            other_suffix = str(pathlib.PurePosixPath(name).with_suffix(""))
-        candidates = known.get(name) or known.get(other_suffix) or []
-        exact = [path for path in candidates if path == folder / name]
-        found[name] = (exact or candidates)[0] if exact or len(candidates) == 1 else None
+        plain = pathlib.PurePosixPath(features.normal_form(name))
+        for place in (folder.absolute(), folder.resolve()):
+            if plain.is_relative_to(place):
+                plain = plain.relative_to(place)
+        other_suffix = plain.with_suffix("") if plain.suffix.lower() in audio.SUFFIXES else plain
+        candidates = known.get(str(plain)) or known.get(str(other_suffix)) or []
+        found[name] = whole.get(str(plain)) or (candidates[0] if len(candidates) == 1 else None)
     return found
 
 
-def owner_of(name):
-    """Return the speaker that the name of a listed recording begins with, up to the first / or -."""
-    return re.split("[/-]", name)[0]
+def beginnings(name, sign):
+    """Return what the name of a listed recording begins with, up to its first sign, its second and so on; itself."""
+    name = str(pathlib.PurePosixPath(name))
+    return [name[:match.start()] for match in re.finditer(sign, name)] + [name]
 
 
 def number_speakers(trials):
     """Return the speakers (n, 2) of both sides of trials, numbered from 0.
 
-    A name begins with its speaker, up to the first / or -; where the labels deny that, files that target trials link
-    are one speaker.
+    A name begins with its speaker: the first folders, or up to a / or -, as few of them as the labels allow. Where they
+    allow none, files that target trials link are one speaker.
     """
     names = sorted({name for enrolled, probe, _ in trials for name in (enrolled, probe)})
     place = {name: number for number, name in enumerate(names)}
     pairs = np.array([(place[enrolled], place[probe]) for enrolled, probe, _ in trials])
     labels = np.array([same for *_, same in trials])
-    _, owners = np.unique([owner_of(name) for name in names], return_inverse=True)
-    if ((owners[pairs[:, 0]] == owners[pairs[:, 1]]) != labels).any():
-        links = scipy.sparse.coo_array((np.ones(labels.sum()), pairs[labels].T), (len(names), len(names)))
-        _, owners = scipy.sparse.csgraph.connected_components(links, directed=False)
-    return owners[pairs]
+    for sign in ("/", "[/-]"):
+        parts = [beginnings(name, sign) for name in names]
+        for depth in range(max(map(len, parts))):
+            _, owners = np.unique([part[min(depth, len(part) - 1)] for part in parts], return_inverse=True)
+            if ((owners[pairs[:, 0]] == owners[pairs[:, 1]]) == labels).all():
+                return owners[pairs]
+    links = scipy.sparse.coo_array((np.ones(labels.sum()), pairs[labels].T), (len(names), len(names)))
+    return scipy.sparse.csgraph.connected_components(links, directed=False)[1][pairs]
 
 
 def score_trials(config):
@@ -189,7 +197,7 @@ def trial_notes(trials, paths, stored):
         if told.setdefault(pair, same) != same:
             raise InputError(f"--trials has {enrolled} and {probe} as the same person and as another")
     alone = sum(enrolled == probe for enrolled, probe in told)
-    people = {person for name in paths for person in (owner_of(name), features.person_of(name))}
+    people = {person for name in paths for person in beginnings(name, "[/-]")}
     both = protocol.seen_among(stored, people)
     counts = ((len(trials) - len(told), "of {} trials are there twice, and count twice"),
               (alone, "of {} trials compare a recording with itself, which tells nothing"))

@@ -78,6 +78,14 @@ def test_a_lost_worker_loses_nothing(corpus, made_here, cluster, tmp_path):
     assert contents(tmp_path / "there") == made_here
 
 
+@pytest.mark.parametrize("address", ["foo", "http://localhost:8786", "localhost:port"])
+def test_an_address_that_is_none_is_named_at_once(corpus, tmp_path, capsys, address):
+    assert data_preprocess.main(flags_of(corpus, tmp_path, "--scheduler", address)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: --scheduler is {address}: ")
+    assert error.endswith("; name an address such as tcp://HOST:8786")
+
+
 def test_a_scheduler_that_is_not_there_is_named(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(common, "CLUSTER_SECONDS", 1)
     assert data_preprocess.main(flags_of(corpus, tmp_path, "--scheduler", "tcp://127.0.0.1:9")) == 2

@@ -121,13 +121,21 @@ def test_what_export_refuses(trained, exported, tmp_path, fails, monkeypatch):
     assert "--verify and --export contradict" in refused("--verify", "--export", tmp_path / "x", *onnx)
     assert "there is a model already" in refused("--export", embedding.PRETRAINED, *onnx)
     assert "there is the encoder of another model" in refused("--export", exported, *onnx)
-    assert "there is a model already" in refused("--export", exported)
+    assert "that holds an encoder for other programs" in refused("--export", exported)
     assert "--sr is 16000, but" in refused("--export", tmp_path / "x", *onnx, "--sr", 16000)
     (tmp_path / "file").touch()
     assert "file: that is no folder" in refused("--export", tmp_path / "file", *onnx)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "encoder.onnx").touch()                                 # nobody knows whose that is
     assert "there is the encoder of another model" in refused("--export", tmp_path / "own", *onnx)
+    assert "file: it cannot be written" in refused("--export", tmp_path / "file")
+    (tmp_path / "own" / "encoder.onnx").unlink()
+    for name, words in (("history.csv", "there is history.csv already"), ("manifest.json", "that holds features"),
+                        ("config.json", "there is config.json already")):
+        (tmp_path / "own" / name).write_text('{"my": "own"}')
+        assert words in refused("--export", tmp_path / "own")
+        assert [path.name for path in (tmp_path / "own").iterdir()] == [name]
+        (tmp_path / "own" / name).unlink()
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert "--format is onnx: its converter is needed" in refused("--export", tmp_path / "x", *onnx)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "own"}

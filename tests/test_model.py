@@ -206,6 +206,23 @@ def test_patience_stops_a_run_that_gets_no_better(made_features, tmp_path, monke
     assert embedding.checkpoint_numbers(tmp_path) == [8, 21]
 
 
+def test_of_several_workers_the_chief_alone_loses_patience(made_features, tmp_path, monkeypatch):
+    """Another one has no validation, and knows of none after the run was restored."""
+    import encoder as networks
+
+    flags = train_flags(made_features, tmp_path, "--iteration", 8, "--valid_every", 4)
+    assert model.main(flags) == 0
+    monkeypatch.setattr(networks, "choose_strategy", lambda config: (model.tf.distribute.get_strategy(), False))
+    monkeypatch.setattr(utils.History, "stalled", lambda self: 9)
+    config = configuration.get_config(
+        ["--train", "--restore", "--model_path", str(tmp_path), "--iteration", "16", "--patience", "1"])
+    steps, take = [], model.Trainer.check_loss
+    monkeypatch.setattr(model.Trainer, "check_loss", lambda self, loss, name="loss": (
+        steps.append(self.iteration), take(self, loss, name)))
+    assert not model.train(config)
+    assert steps == list(range(9, 17))
+
+
 def test_minutes_stop_a_run_with_a_validation(made_features, tmp_path, capsys):
     assert model.main(train_flags(made_features, tmp_path, "--iteration", 100000, "--max_minutes", 0.02)) == 0
     last = embedding.checkpoint_numbers(tmp_path)[-1]
@@ -448,6 +465,9 @@ def test_what_training_refuses(trained, made_features, tmp_path, fails):
     assert "--speaker_number is 50" in refused(*data, "--model_path", tmp_path / "x", "--N", 50)
     assert "holds no features" in refused("--train_path", tmp_path, "--model_path", tmp_path / "x")
     assert "--model_path is x: there is no model" in refused("--restore", "--model_path", "x")
+    assert "that holds features; name another folder" in refused(*data, "--model_path", made_features / "test")
+    (tmp_path / "file").touch()
+    assert "file: it cannot be written" in refused(*data, "--model_path", tmp_path / "file")
     for name in ("init_from", "teacher", "valid_as"):
         assert f"--{name} is nowhere: there is no model; train one with python model.py --train True --model_path " in (
             refused(*data, "--model_path", tmp_path / "x", f"--{name}", "nowhere"))
@@ -456,8 +476,9 @@ def test_what_training_refuses(trained, made_features, tmp_path, fails):
     assert "there is no checkpoint" in refused("--restore", "--model_path", tmp_path / "y")
     assert model.main(["--model_path", str(trained), "--export", str(tmp_path / "z")]) == 0
     before = (tmp_path / "z" / "config.json").read_bytes()
-    assert "cannot be read as this model's checkpoint" in refused("--restore", "--model_path", tmp_path / "z")
-    assert (tmp_path / "z" / "config.json").read_bytes() == before      # what has no optimizer cannot go on
+    assert "an export has not what only training needs; start a run with --init_from" in refused(
+        "--restore", "--model_path", tmp_path / "z", "--iteration", 99)
+    assert (tmp_path / "z" / "config.json").read_bytes() == before
     (tmp_path / "z" / "config.json").write_text("{}")
     assert "is of another program" in fails(model.main, "--model_path", tmp_path / "z")
 

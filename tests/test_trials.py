@@ -61,7 +61,7 @@ def test_kaldis_form_names_the_same_trials(score, tmp_path):
 
 
 def test_names_in_kaldis_form_may_be_0_and_1(tmp_path):
-    (tmp_path / "list").write_text("0 1 target\n1 2 nontarget\n1 a b\n")
+    (tmp_path / "list").write_text("0 1 target\n1 2 nontarget\n1 a b\n", encoding="utf-8-sig")
     assert evaluation_script.read_trials(tmp_path / "list") == [("0", "1", True), ("1", "2", False), ("a", "b", True)]
 
 
@@ -75,8 +75,24 @@ def test_recordings_are_found_by_path_or_by_name(tmp_path):
                      "a/y/2": tmp_path / "a/y/2.wav", "2": None, "c/1.wav": None}     # two recordings are called 2
 
 
+def test_recordings_are_found_however_their_path_is_written(tmp_path, monkeypatch):
+    """Absolute, from here, and with accents as macOS writes them."""
+    path = tmp_path / "raw" / "Jose\u0301" / "1.wav"
+    path.parent.mkdir(parents=True)
+    soundfile.write(path, np.zeros(9), 8000)
+    (tmp_path / "link").symlink_to("raw")
+    monkeypatch.chdir(tmp_path)
+    names = ["./Jos\u00e9/1", "Jose\u0301//1.wav", str(path), f"{tmp_path}/link/Jos\u00e9/1.wav",
+             str(tmp_path / "1.wav")]
+    found = evaluation_script.find_recordings(names, "link")
+    assert [found[name] and found[name].resolve() for name in names] == [path] * 4 + [None]
+
+
 @pytest.mark.parametrize(("trials", "same"), [
     ([("a/1", "a/2", True), ("a/1", "b/1", False)], [1, 0]), ([("a-1", "a-2", True), ("a-1", "b-1", False)], [1, 0]),
+    ([("ar-7c/1", "ar-7c/2", True), ("ar-7c/3", "ar-7c/4", True), ("ar-7c/1", "ar-8d/1", False)], [1, 1, 0]),
+    ([("ar-7c-1", "ar-7c-2", True), ("ar-7c-3", "ar-7c-4", True), ("ar-7c-1", "ar-8d-1", False)], [1, 1, 0]),
+    ([("./x/7c/1", "x/7c/2", True), ("x/7c/3", "x/7c/4", True), ("x/7c/1", "x/8d/1", False)], [1, 1, 0]),
     ([("x1", "x2", True), ("x2", "x3", True), ("x1", "y1", False), ("x3", "y1", False)], [1, 1, 0, 0])])
 def test_speakers_come_from_names_or_from_target_trials(trials, same):
     speakers = evaluation_script.number_speakers(trials)
@@ -98,8 +114,9 @@ def test_what_is_missing_is_named_and_stops_the_run(score, corpus, tmp_path, tra
 
 @pytest.mark.parametrize(("text", "words"), [
     ("1 a.wav\n", "line 1 is '1 a.wav', which is neither"), ("\n2 a b\n", "line 2 is '2 a b'"),
-    ("\n", "holds no trials"),
-    ("1 x y\n", "and no trial is left")])
+    ("\n", "it holds 0 target and 0 other trials, and error rates need both"),
+    ("1 x y\n1 x z\n", "it holds 2 target and 0 other trials"),
+    ("1 x y\n0 x z\n", "and no trial is left")])
 def test_a_list_that_cannot_be_scored_is_one_line(score, text, words):
     code, printed = score(text, "--allow_missing")
     assert code == 2
