@@ -455,19 +455,19 @@ def cut_segments(frames, length):
     return np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)[starts]
 
 
-def frames_of(segments, total):
-    """Return the `total` frames (T, F) that `cut_segments` made segments (K, F, length) of."""
-    length = segments.shape[2]
-    frames = np.empty((max(total, length), segments.shape[1]), segments.dtype)
-    for number, segment in enumerate(segments):
-        start = min(number * SEGMENT_HOP, len(frames) - length)
-        frames[start:start + length] = segment.T
-    return frames[:total]
-
-
 def detector(config):
     """Return the settings of `voiced_stretches` that the feature flags give."""
     return {name: getattr(config, name) for name in ("sr", "window", "hop", "top_db", "floor_db")}
+
+
+def centred(wave, config):
+    """Return a recording (S,) without the offset of its sound card, where speech has one level: ancestors hear it."""
+    return wave if config.level is None or not len(wave) else wave - np.mean(wave, dtype=np.float32)
+
+
+def speech_seconds(wave, config):
+    """Return how many seconds of voiced speech a recording (S,) holds."""
+    return len(voiced(centred(wave, config), **detector(config))) / config.sr
 
 
 def speech_frames(wave, config):
@@ -480,7 +480,7 @@ def speech_frames(wave, config):
         Its seconds, those of speech, and estimates of its signal-to-noise ratio in dB and its bandwidth in Hz, None
         where there is too little speech.
     """
-    frames, known = frames_of_speech(*speech_and_noise(wave, **detector(config)), config)
+    frames, known = frames_of_speech(*speech_and_noise(centred(wave, config), **detector(config)), config)
     return frames, {"seconds": len(wave) / config.sr, **known}
 
 
@@ -497,7 +497,7 @@ def frames_of_speech(speech, noise, config):
 
 def speech_segments(wave, config):
     """Return the `segments` of a recording and what is known of it."""
-    cuts, known = segments_of_speech(*speech_and_noise(wave, **detector(config)), config)
+    cuts, known = segments_of_speech(*speech_and_noise(centred(wave, config), **detector(config)), config)
     return cuts, {"seconds": len(wave) / config.sr, **known}
 
 

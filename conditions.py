@@ -30,11 +30,12 @@ HUMS = (50, 60)              # Hz of the mains
 ROOMS = 32                   # simulated rooms of each reverberation time
 RT60_STEP = 0.05             # s between reverberation times of rooms that are drawn
 MIXED_SUFFIXES = {".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".wav"}     # of noise that audiomentations reads
+NOISE_DRAWS = 20             # of parts of a noise until one is not silent
 PIECE_SECONDS = 30           # of each piece of noise that is cut from pairs of recordings
 PHONE_RATE = 8000            # Hz
 PHONE_BAND = (300, 3400)     # Hz
 CODEC_RATE = 16000           # Hz at which codecs work
-CODECS = {"opus": {"format": "OGG", "subtype": "OPUS", "compression_level": 0.98},          # 13 kbit/s
+CODECS = {"opus": {"format": "OGG", "subtype": "OPUS", "compression_level": 0.98},          # 11 kbit/s
           "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.9}}
 MP3_DELAY = 1105             # samples by which what LAME has coded at 16 kHz, and libsndfile reads, comes late
 PIECES = "noise_[0-9][0-9][0-9].wav"
@@ -120,23 +121,38 @@ def hum(wave, sr, rng, *, snr):
 
 
 def recorded_noise(wave, sr, rng, *, files, snr):
-    """Add a part of one of some recordings of noise, repeated where it is shorter."""
-    path, overall = files[int(rng.integers(len(files)))], overall_snr(wave, sr, snr)
-    if pathlib.Path(path).suffix.lower() not in MIXED_SUFFIXES:
-        noise = container_noise(path, sr)
-        start = int(rng.integers(max(1, len(noise) - len(wave) + 1)))
-        return mix(wave, np.resize(noise[start:start + len(wave)], len(wave)), sr, snr)
-    try:
+    """Add a part of one of some recordings of noise that is not silent, repeated where it is shorter."""
+    path = files[int(rng.integers(len(files)))]
+    if not np.any(wave):
+        return wave
+    for _ in range(NOISE_DRAWS):
+        try:
+            heard = noise_part(wave, sr, rng, path=path, snr=snr)
+        except InputError:
+            raise
+        except Exception as error:      # librosa tries several readers, each of which raises its own
+            raise InputError(f"{path} cannot be read as noise ({type(error).__name__}: {error}): take it out of the "
+                             "folder") from error
+        if not np.array_equal(heard, wave):
+            return heard
+    raise InputError(f"{path} is silent, or nearly everywhere: take it out of the folder of noises")
+
+
+def noise_part(wave, sr, rng, *, path, snr):
+    """Add a part of a recording of noise; audiomentations would scale one that is shorter before it repeats it."""
+    if pathlib.Path(path).suffix.lower() in MIXED_SUFFIXES and soundfile.info(path).duration * sr >= len(wave):
+        overall = overall_snr(wave, sr, snr)
         return transform(wave, sr, rng, "AddBackgroundNoise", sounds_path=[path], min_snr_db=overall,
                          max_snr_db=overall)
-    except Exception as error:          # librosa tries several readers, each of which raises its own
-        raise InputError(f"{path} cannot be read as noise ({type(error).__name__}: {error}): take it out of the folder"
-                         ) from error
+    noise = whole_noise(path, sr)
+    start = int(rng.integers(max(1, len(noise) - len(wave) + 1)))
+    part = np.resize(noise[start:start + len(wave)], len(wave))
+    return mix(wave, part, sr, snr) if part.any() else wave
 
 
 @functools.lru_cache(maxsize=4)
-def container_noise(path, sr):
-    """Return the samples (S,) of a noise that PyAV reads, which decodes the whole to give a part."""
+def whole_noise(path, sr):
+    """Return the samples (S,) of a noise: a short one, or one of which PyAV decodes the whole to give a part."""
     return audio.load_audio(path, sr)
 
 
@@ -188,7 +204,8 @@ def room_response(sr, rt60, number):
     """Return the impulse response (R,) of a room; it begins with the direct sound, which is 1.
 
     Image sources and ray tracing (pyroomacoustics); Sabine's absorption is corrected until the reverberation time
-    measured on the response is within a twentieth of `rt60`.
+    measured on the response is within a twentieth of `rt60`, four times at most: of 0.2 s that leaves some rooms up to
+    a fifth away.
     """
     rng = np.random.default_rng([number, round(1000 * rt60)])
     size = rng.uniform((3, 3, 2.4), (8, 6, 3.2))                                        # m

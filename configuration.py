@@ -19,6 +19,7 @@ SPEECH_SECONDS = 0.5        # a recording with less speech gives no segment
 TAKE_SECONDS = 0.2          # nor does a take of a known text with less
 # Flags that serve nothing without another one, and why.
 NEEDS = (("format", "export", "give --export, the folder that the encoder is written to"),
+         ("json", "verify", "it is a form of verdicts; give --verify True"),
          ("timeline", "live", "only --live True makes one"),
          ("allow_missing", "trials", "only a list, --trials FILE, can miss recordings"),
          *((name, "train", "it serves training alone; give --train True")

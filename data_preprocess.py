@@ -39,6 +39,7 @@ CORPORA = {     # the address of each --download and its MD5, which LIBRISPEECH/
 MEMBER = "LibriSpeech(/[A-Z]+[.]TXT|/{part}(/[0-9]+(/[0-9]+(/[0-9-]+([.]flac|[.]trans[.]txt))?)?)?)?"
 LARGEST_RATIO = 10          # of the size of what is unpacked and that of its archive: FLAC cannot be compressed
 SERVER_SECONDS = 30         # that a server may be silent
+NOISE_FLAGS = ("noise_raw_path", "clean_path", "noisy_path")        # places of what copies hear
 IN_JSON = "; the .json beside each speaker's features names them"
 
 
@@ -283,7 +284,7 @@ def read_originals(name, source, files, stamps, config):
 def add_copies(parts, record, source, config, copies):
     """Append the Copies of each utterance with speech to the parts of the features and to the record.
 
-    What a copy hears depends on the names of speaker, file and slot alone.
+    What a copy hears depends on the names of speaker, file and slot, and on which voices and noises there are.
     """
     first, around = sum(map(len, parts)), copies.around
     for entry in record["utterances"] if copies.slots else ():
@@ -323,8 +324,9 @@ def adopt_folder(folder, config):
             raise InputError(f"--copies is {config.copies}, but {folder} has {copies}: leave the flag out, or name "
                              "another folder")
         config.copies = max(config.copies, copies)
-        if features.is_one_place(config.noise_raw_path, settings.get("noise_raw_path")):
-            settings["noise_raw_path"] = config.noise_raw_path          # by the name that was typed
+        for name in NOISE_FLAGS:
+            if features.is_one_place(getattr(config, name), settings.get(name)):
+                settings[name] = getattr(config, name)                  # by the name that was typed
         configuration.adopt(config, settings, folder)
         config.given |= settings.keys()
     elif features.files_of(folder, ".npy"):
@@ -374,8 +376,9 @@ def folder_settings(config, copies):
     """Return the settings that the manifest.json of a feature folder with these Copies holds."""
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     if copies.slots:
-        noises = config.noise_raw_path and os.path.realpath(config.noise_raw_path)
-        settings |= {"copies": len(copies.slots), "noise_raw_path": noises}
+        places = {name: getattr(config, name) for name in NOISE_FLAGS}
+        settings |= {name: path and os.path.realpath(path) for name, path in places.items()} | {
+            "copies": len(copies.slots)}
     return settings
 
 
@@ -458,7 +461,7 @@ def cache(config, sources, voices):
     if voices:
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
-        key.append(slots)
+        key += [slots, sorted(map(os.path.basename, voices))]
     key += [(os.path.basename(noise), features.size_and_time(pathlib.Path(noise))) for noise in noises]
     folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(json.dumps(key))}")
     _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))
@@ -506,6 +509,8 @@ def work(config):
     folders = {"train": config.train_path, "test": config.test_path}
     if len({pathlib.Path(folder).resolve() for folder in folders.values()}) == 1:
         raise InputError(f"--train_path and --test_path are both {config.train_path}: test speakers must be apart")
+    for part, folder in folders.items():
+        common.check_target(f"{part}_path", folder, "manifest.json")
     features.check_alike(*folders.values())
     for folder in folders.values():
         adopt_folder(folder, config)

@@ -180,11 +180,14 @@ def open_features(path, mmap_mode="r"):
         fits = (features.ndim == 3 and features.shape[1] == N_MELS and features.dtype.kind == "f" and features.size)
     except FileNotFoundError as error:
         raise InputError(f"{path} is gone") from error
+    except PermissionError:
+        raise
     except Exception as error:      # NumPy's parser of headers raises some ten kinds, tokenize.TokenError among them
         raise InputError(f"{path} is not a feature file: {error}") from error
     if not fits:
         raise InputError(f"{path} holds {features.dtype} of shape {features.shape}; features are float32 "
-                         f"of shape (segments, {N_MELS}, frames): preprocess this speaker again")
+                         f"of shape (segments, {N_MELS}, frames): preprocess this speaker again",
+                         f"{path} is damaged: enrol this speaker again")
     return features
 
 
@@ -304,7 +307,9 @@ def read_speaker(path, described):
         utterances = tuple(Utterance(f"{path.name}[{row}]", row, 1) for row in range(shape[0]))
         return Speaker(path.stem, path, utterances, frames=shape[2])
     record, utterances = read_record(path)
-    if sum(part.count for utterance in utterances for part in (utterance, *utterance.copies)) != shape[0]:
+    count = sum(part.count for utterance in utterances for part in (utterance, *utterance.copies))
+    adding = "recordings" in (record or {})         # record.py, which may have been killed between its two files
+    if count > shape[0] or (count < shape[0] and not adding):
         raise InputError(f"{path} and the .json beside it do not belong together: run data_preprocess.py again",
                          f"{path} and the .json beside it do not belong together: enrol this speaker again")
     return Speaker(path.stem, path, utterances, os.path.dirname((record or {}).get("source", "")), shape[2])
@@ -459,8 +464,8 @@ def adopt_settings(config, stored, settings, folder):
 def check_alike(*folders):
     """Refuse feature folders that no run could add to alike."""
     first, second = (read_settings(folder) or {} for folder in folders)
-    for name in sorted(first.keys() & second.keys() - {"copies", "noise_raw_path"}):
-        if first[name] != second[name]:
+    for name in (*configuration.flags_stored("features"), "test_ratio"):
+        if name in first.keys() & second.keys() and first[name] != second[name]:
             raise InputError(f"{folders[0]} was made with --{name} {configuration.spelled(first[name])}, {folders[1]} "
                              f"with {configuration.spelled(second[name])}: name a new folder instead of one of them")
 
@@ -512,5 +517,6 @@ def open_speaker(path, wanted):
     except InputError as error:
         if "recordings" not in record:          # of another hand than record.py's
             raise
+        problem = error.window if ": enrol " in error.window else f"{error}: enrol this speaker again"
         again = f"python record.py --speaker {shlex.quote(path.stem)} --replace True"
-        raise InputError(f"{error.window} with {again}", error.window) from None
+        raise InputError(f"{problem} with {again}", problem) from None

@@ -79,6 +79,7 @@ class Conversation(verification.Listener):
         """Return the Moment that it is now."""
         now = self.heard / self.sr
         wave = self.wave = self.gather()[-round(MEMORY_SECONDS * self.sr):]
+        wave = audio.centred(wave, self.verifier.config)
         stretches, noise = audio.voiced_stretches(wave, **audio.detector(self.verifier.config))
         nobody = Moment(now, "", measure="ratio" if self.verifier.calibration else "score")
         if not len(stretches) or len(wave) - stretches[-1, 1] > PAUSE_SECONDS * self.sr:

@@ -68,20 +68,14 @@ def train(config):
         teachers = [networks.load_encoder(folder)[0] for folder in teacher_folders(config)]
     with utils.only_run(config.model_path) if chief else contextlib.nullcontext():
         trainer = Trainer(config, encoder, training, validation, teachers=teachers, strategy=strategy, chief=chief)
-        if chief and not config.restore:
-            for name in ("thresholds.json", "encoder.tflite"):                              # of a run that was deleted
-                pathlib.Path(config.model_path, name).unlink(missing_ok=True)
         notes += membership_notes(config, stored, training) + pool_notes(trainer.pools, training)
         if chief:
+            for name in () if config.restore else ("thresholds.json", "encoder.tflite"):    # of a run that was deleted
+                pathlib.Path(config.model_path, name).unlink(missing_ok=True)
             write_config(config, stored, encoder, training=training, validation=validation, notes=notes)
         print(*training_summary(encoder, config, training, validation), *notes, sep="\n")
-        try:
+        with utils.graph_errors_named(config):
             trainer.run()
-        except tf.errors.OpError as error:
-            others = ", a worker is gone, perhaps" if config.strategy == "multi_worker" else ""
-            again = "go on with --restore True" if embedding.holds_model(config.model_path) else "run it again"
-            cause = error.message.splitlines()[0].rpartition("InputError: ")[2]         # ours comes out of a graph
-            raise InputError(f"training stopped{others}; {again}: {cause}") from error
     return chief
 
 

@@ -15,7 +15,7 @@ import scipy  # loads its parts when they are used
 
 import data_preprocess
 import features
-from audio import cut_segments, frames_of
+from audio import SEGMENT_HOP, cut_segments
 from common import InputError
 from measures import KnownTrials, Scored, operating_points, unit_mean
 
@@ -287,6 +287,16 @@ def copies_of(probes, d_vectors, silence):
         found.append(Probes(names.pop() if len(names) == 1 else f"copy {number + 1}", copies, np.array(
             [d_vectors.get((owner, copy), silence) for (owner, _), copy in zip(probes, copies, strict=True)])))
     return tuple(found)
+
+
+def frames_of(segments, total):
+    """Return the `total` frames (T, F) that `audio.cut_segments` made segments (K, F, length) of."""
+    length = segments.shape[2]
+    frames = np.empty((max(total, length), segments.shape[1]), segments.dtype)
+    for number, segment in enumerate(segments):
+        start = min(number * SEGMENT_HOP, len(frames) - length)
+        frames[start:start + length] = segment.T
+    return frames[:total]
 
 
 def shorten(embed_rows, owners, probes, seconds, config):

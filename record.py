@@ -38,10 +38,11 @@ import embedding
 import features
 import listening
 import verification
-from common import InputError, check_target, check_writable, interrupts_later, private_folder, write_whole
+from common import InputError, check_target, interrupts_later, private_folder, write_whole
 
 BLOCK_SECONDS = 0.05         # the microphone delivers this much at a time
 PATIENCE_SECONDS = 3.0       # a device that delivers nothing for this long is given up
+SAVE_SECONDS = 10            # of a conversation after which its time line is written again
 CLOSE_SECONDS = 1.0          # that a driver may take to close it
 RECORDING_NAME = re.compile(r"\d{8}-\d{6}-\d{6}")          # of a kept recording: when it was made
 
@@ -269,7 +270,7 @@ def enroll(config, speaker, wave, source=listening.MICROPHONE):
     with folder_lock(config.enroll_path), interrupts_later():
         old = read_enrolment(path, config)
         utterances = [] if config.replace else old["utterances"]
-        parts = [features.open_features(path, mmap_mode=None)] if utterances else []
+        parts = [features.open_features(path, mmap_mode=None)[:old["segments"]]] if utterances else []
         if any(np.array_equal(parts[0][own["first"]:own["first"] + own["count"]], segments) for own in utterances):
             raise InputError(f"this recording of {name} is enrolled already: add another one")
         entry = {"file": f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}", "source": str(source), "dropped": "",
@@ -307,7 +308,7 @@ def read_enrolment(path, config):
         if settings.get(name) != value:
             theirs, ours = map(configuration.spelled, (settings.get(name), value))
             raise misfit(f"{path} was made with --{name} {theirs}, the model has {ours}")
-    if len(features.open_features(path)) != record["segments"]:
+    if len(features.open_features(path)) < record["segments"]:      # more: another one was being added, and killed
         raise misfit(f"{path} and the .json beside it do not belong together")
     return record
 
@@ -430,13 +431,13 @@ def work(config):
         for path in forget(config, config.speaker):
             print(f"deleted: {path}")
         return 0
-    name = features.speaker_name(config.speaker)
     embedding.choose_model(config)
     adopt_model(config)
     if config.verify:
-        return verify_recording(config, name)
+        return verify_recording(config)
     if config.live:
         return follow_speakers(config)
+    name = features.speaker_name(config.speaker)
     check_enrolment(config, name)
     for note in input_notes(config):
         print("note:", note, file=sys.stderr)
@@ -446,12 +447,13 @@ def work(config):
     return 0
 
 
-def verify_recording(config, name):
+def verify_recording(config):
     """Record a probe, print the verdict on it and return the exit code.
 
     What would leave no verdict is said before anybody speaks; the enrolments are embedded while the microphone records.
     """
-    sources = verification.enrolment_sources(config.enroll_path, name if "speaker" in config.given else None)
+    speaker = config.speaker if "speaker" in config.given else None
+    sources = verification.enrolment_sources(config.enroll_path, speaker)
     verifier = verification.Verifier(config)
     verifier.notes += input_notes(config)
     check_target("verify_path", config.verify_path, "probe.npy")
@@ -476,17 +478,20 @@ def verify_live(verifier):
 
 def follow_speakers(config):
     """Say who speaks until it is stopped; keep that as --timeline."""
-    verifier, moments = verification.Verifier(config), []
+    verifier, moments, due = verification.Verifier(config), [], SAVE_SECONDS
     verifier.notes += input_notes(config)
     enrolments = verification.Enrolments(verifier)
     verification.print_losses(enrolments.voices())
     verification.print_notes(verifier)
     if config.timeline:
-        check_writable(config.timeline)             # what cannot be written is said before anybody speaks
+        check_target("timeline", config.timeline)
     try:
         with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
             for moment in listening.follow(verifier, enrolments, coming, line):
                 moments.append(moment)
+                if config.timeline and moment.seconds >= due:           # a closed terminal may end it at any moment
+                    listening.write_moments(config.timeline, moments)
+                    due = moment.seconds + SAVE_SECONDS
     except KeyboardInterrupt:               # it has no other end
         pass
     finally:

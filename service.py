@@ -126,7 +126,8 @@ class Service:
 
     def verify(self, sound):
         """Make a sound the probe, which `draw_spectrum` goes back to; return Heard."""
-        self.probe, (self.wave, source) = None, self.sound(sound)
+        self.probe = None               # nor may that before pass for this one where it cannot be read
+        self.wave, source = self.sound(sound)
         self.probe = self.verifier.embed_voice("probe", [record.save_probe(self.config, self.wave, source)])
         return self.compare()
 

@@ -404,6 +404,20 @@ def warmed_up(rate, steps):
 
 
 @contextlib.contextmanager
+def graph_errors_named(config):
+    """Raise what TensorFlow raises in training as InputError, which says how to go on; ours comes out of a graph."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        others = ", a worker is gone, perhaps" if config.strategy == "multi_worker" else ""
+        again = "run it again"
+        if any(pathlib.Path(config.model_path, "Check_Point").glob("*.index")):
+            again = "go on with --restore True"
+        cause = error.message.splitlines()[0].rpartition("InputError: ")[2]
+        raise InputError(f"training stopped{others}; {again}: {cause}") from error
+
+
+@contextlib.contextmanager
 def only_run(folder):
     """Hold the lock of a model folder, which it makes; InputError where another run trains there.
 

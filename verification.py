@@ -343,16 +343,17 @@ class Verifier:
         """Return the Voice of some recordings, each as `read` yields it."""
         heard = [(file, segments, entry) for file, segments, entry in recordings if not entry["dropped"]]
         lost = [f"{file} {entry['dropped']}" for file, _, entry in recordings if entry["dropped"]]
-        vectors = [embedding.embed(self.encoder, segments) for _, segments, _ in heard]
+        vectors = np.array([embedding.embed(self.encoder, segments) for _, segments, _ in heard])
         seconds = sum(entry["speech_seconds"] for *_, entry in heard)
         quality = {key: heard[0][2].get(key) for key in ("snr", "bandwidth")} if heard else {}
-        voice = Voice(name, [file for file, _, _ in heard], np.array(vectors), seconds, lost, **quality)
+        voice = Voice(name, [file for file, _, _ in heard], vectors, seconds, lost, **quality)
         faint = sum(entry["speech_seconds"] for *_, entry in recordings if entry["dropped"])
         if voice.seconds >= self.config.min_speech:
             return voice
         problem = f"too little speech, {voice.seconds + faint:.2f} s; --min_speech is {self.config.min_speech:g} s"
         if not voice.seconds + faint:
-            problem = "no speech" + (f": {lost[0]}" if lost else "")
+            unread = lost and not any(entry.get("seconds", 1.0) for *_, entry in recordings)
+            problem = lost[0].removeprefix(f"{name} ") if unread else "no speech" + (f": {lost[0]}" if lost else "")
         return replace(voice, problem=problem)
 
     def compare(self, probe, voices):
@@ -513,7 +514,7 @@ class Listener:
         if self.heard < self.due:
             return None
         wave = self.gather()
-        seconds = len(audio.voiced(wave, **audio.detector(self.verifier.config))) / self.sr
+        seconds = audio.speech_seconds(wave, self.verifier.config)
         wanted, found = max(LOOK_SECONDS, GROWTH * len(wave) / self.sr), abs(seconds - self.speech_seconds)
         ready = found >= wanted
         self.due = self.heard + round(self.sr * (wanted if ready else max(wanted - found, wanted / 4)))

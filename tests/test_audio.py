@@ -12,6 +12,7 @@ import threadpoolctl
 
 import audio
 import configuration
+import protocol
 from common import InputError
 
 
@@ -257,7 +258,7 @@ def test_segments_are_joined_to_the_frames_they_were_cut_from():
     rng = np.random.default_rng(0)
     for total in (50, 180, 181, 260, 399, 400):
         frames = rng.standard_normal((total, 40)).astype(np.float32)
-        np.testing.assert_array_equal(audio.frames_of(audio.cut_segments(frames, 180), total), frames)
+        np.testing.assert_array_equal(protocol.frames_of(audio.cut_segments(frames, 180), total), frames)
 
 
 # ---- librosa, deferred ------------------------------------------------------------------------------------------
@@ -442,9 +443,24 @@ def test_the_speech_has_the_level_asked_for(corpus):
     np.testing.assert_array_equal(audio.at_level(wave, None), wave)
     assert not audio.at_level(np.zeros(9, np.float32), -26).any()
     frames, _ = audio.speech_frames(wave, CONFIG)
-    speech = audio.voiced(wave, **VOICE, floor_db=3)
+    speech = audio.voiced(wave - wave.mean(), **VOICE, floor_db=3)
     speech = speech * 10 ** ((-26 - audio.level_db(speech)) / 20)
     np.testing.assert_allclose(frames, audio.log_mel(speech, sr=8000, nfft=512, window=0.025, hop=0.01), atol=1e-4)
+
+
+def test_an_offset_of_the_sound_card_is_not_heard(corpus):
+    """But by a model without --level, as the ancestors were."""
+    wave = audio.load_audio(corpus / "test" / "voice08" / "00.wav", 8000)
+    config = configuration.get_config(["--sr", "8000"])
+    plain, known = audio.speech_segments(wave, config)
+    for offset in (0.01, -0.2):
+        heard, told = audio.speech_segments(wave + np.float32(offset), config)
+        np.testing.assert_allclose(heard, plain, atol=1e-2)
+        assert told == pytest.approx(known, abs=0.1)
+    config.level = None
+    plain, offset = (audio.speech_segments(wave + np.float32(offset), config)[0] for offset in (0, 0.01))
+    assert plain.shape != offset.shape or np.abs(plain - offset).max() > 0.5
+    assert not len(audio.speech_segments(np.full(8000, 0.1, np.float32), configuration.get_config([]))[0])
 
 
 def bursts(noise_db, sr=8000):

@@ -78,6 +78,25 @@ def test_the_ratio_is_that_of_the_voiced_speech_to_the_noise(around, wave, kind,
     assert decibels(np.mean(speech ** 2) / np.mean((noisy - wave) ** 2)) == pytest.approx(snr, abs=0.2)
 
 
+def test_a_short_noise_has_its_ratio_and_a_silent_part_is_none(wave, tmp_path):
+    """A clip of a third of the voice's length, loud at one end; then 15 s of silence before 5 s of noise."""
+    rng = np.random.default_rng(0)
+    clip = rng.standard_normal(len(wave) // 3) * np.linspace(0.01, 0.3, len(wave) // 3)
+    soundfile.write(tmp_path / "short.wav", clip, SR)
+    soundfile.write(tmp_path / "late.wav", np.append(np.zeros(15 * SR), 0.1 * rng.standard_normal(5 * SR)), SR)
+    speech = audio.voiced(wave, sr=SR, window=0.025, hop=0.01, top_db=30)
+    for seed in range(12):
+        noisy = [conditions.recorded_noise(wave, SR, np.random.default_rng(seed), files=[str(tmp_path / name)], snr=10)
+                 for name in ("short.wav", "late.wav")]
+        assert decibels(np.mean(speech ** 2) / np.mean((noisy[0] - wave) ** 2)) == pytest.approx(10, abs=0.01)
+        assert not np.array_equal(noisy[1], wave)
+    soundfile.write(tmp_path / "never.wav", np.zeros(20 * SR), SR)
+    with pytest.raises(InputError, match=r"never\.wav is silent, or nearly everywhere: take it out"):
+        conditions.recorded_noise(wave, SR, rng, files=[str(tmp_path / "never.wav")], snr=10)
+    silence = np.zeros(SR, np.float32)
+    assert conditions.recorded_noise(silence, SR, rng, files=[str(tmp_path / "late.wav")], snr=10) is silence
+
+
 @pytest.mark.parametrize(("decay", "fall"), [(0.0, 0.0), (3.01, -3.01), (6.02, -6.02)])
 def test_a_noise_has_its_colour(wave, decay, fall):
     noise = conditions.colour_noise(wave, SR, np.random.default_rng(0), snr=0, decay=decay) - wave

@@ -257,6 +257,34 @@ def test_two_folders_of_different_settings_are_not_mixed(tmp_path, fails):
     assert f"{tmp_path}/x/train was made with --sr 16000, {tmp_path}/y/train with 8000: name a new folder" in line
 
 
+def test_copies_keep_to_their_noise(tmp_path, fails):
+    """That of a pair of folders, too; by another name of the same place they go on."""
+    raw, rng = make_speakers(tmp_path / "raw", ["a"]), np.random.default_rng(0)
+    for folder in ("clean", "noisy", "noisier"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "1.wav", 0.1 * rng.standard_normal(16000), 16000)
+    (tmp_path / "link").symlink_to("noisy")
+
+    def pair(noisy):
+        return flags(raw, tmp_path, "--test_ratio", 0, "--copies", 1, "--noise_filenum", 2, "--noise_path",
+                     tmp_path / "noise", "--clean_path", tmp_path / "clean", "--noisy_path", tmp_path / noisy)
+
+    assert data_preprocess.main(list(map(str, pair("noisy")))) == 0
+    before = (tmp_path / "train" / "a.npy").read_bytes()
+    assert "noisier, but" in fails(data_preprocess.main, *pair("noisier"))
+    assert data_preprocess.main(list(map(str, pair("link")))) == 0
+    assert (tmp_path / "train" / "a.npy").read_bytes() == before
+
+
+def test_features_that_cannot_be_written_are_said_first(tmp_path, fails):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    (tmp_path / "file").touch()
+    assert "--test_path is" in (line := fails(data_preprocess.main, *flags(
+        raw, tmp_path, "--test_path", tmp_path / "file" / "test")))
+    assert "it cannot be written" in line
+    assert not (tmp_path / "train").exists()
+
+
 def test_damaged_numbers_of_copies_are_named(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["a"])
     assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
@@ -435,7 +463,9 @@ def test_a_cache_holds_one_kind_of_speakers_under_the_noises_there_are(tmp_path,
                         data_preprocess.cached_recordings(config, sorted(raw.rglob("*.wav")))[0]]
     assert folders[:2] == folders[2:4]
     assert folders[4:6] == folders[6:]
-    assert len(set(folders)) == 4
+    make_speakers(raw, ["d"])                           # another voice babbles behind the others
+    folders.append(data_preprocess.cached_features(config, under_conditions=True)[0])
+    assert len(set(folders)) == 5
 
 
 def test_the_totals_by_hand():

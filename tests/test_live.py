@@ -244,7 +244,8 @@ def test_a_threshold_by_hand_is_never_sure_before_the_end(here, knowing, probe, 
     printed, shown = capfd.readouterr()
     assert "note: the threshold is no calibrated ratio, so it is never sure before the end" in shown
     assert "sure after" not in shown
-    heard = len(audio.voiced(audio.load_audio(probe, 8000), sr=8000, window=0.025, hop=0.01, top_db=30, floor_db=3))
+    wave = audio.load_audio(probe, 8000)
+    heard = len(audio.voiced(wave - wave.mean(), sr=8000, window=0.025, hop=0.01, top_db=30, floor_db=3))
     assert f"speech: {heard / 8000:.1f} s of probe" in printed
 
 
@@ -380,7 +381,8 @@ def test_the_last_two_seconds_of_speech_tell_who_speaks(here, knowing, corpus):
     for moment in moments[5::5]:
         if not moment.name:
             continue
-        heard = audio.voiced(wave[:round(moment.seconds * 8000)], **audio.detector(config))
+        so_far = wave[:round(moment.seconds * 8000)]
+        heard = audio.voiced(so_far - so_far.mean(), **audio.detector(config))
         frames = audio.log_mel(audio.at_level(heard[-16000:], config.level), sr=8000, nfft=config.nfft,
                                window=config.window, hop=config.hop)
         vector = embedding.embed(verifier.encoder, audio.cut_segments(frames, config.tisv_frame))
@@ -419,10 +421,24 @@ def test_silence_from_the_start_is_a_fault_and_later_a_note(here, knowing, corpu
         ["note: the recording is clipped", notes[1].split(", ")[1]]]
 
 
+def test_a_time_line_is_there_before_the_end(here, knowing, corpus, monkeypatch):
+    """A closed terminal leaves no time to write it."""
+    soundfile.write(here / "talk.wav", np.tile(speech_of(corpus, "voice08", (2, 3)), 3), 8000)
+    written, write = [], listening.write_moments
+    monkeypatch.setattr(listening, "write_moments", lambda path, moments: (written.append(len(moments)),
+                                                                           write(path, moments)))
+    assert record.main(["--live", "--model_path", str(knowing), "--input", "talk.wav", "--timeline", "who.csv"]) == 0
+    rows = len((here / "who.csv").read_text().splitlines()) - 1
+    assert written[-1] == rows
+    assert written[0] == 25                                         # of 0.4 s each
+    assert len(written) == 1 + rows // 25
+
+
 def test_a_time_line_that_cannot_be_written_is_said_before_anybody_speaks(here, knowing, fails):
     (here / "file").touch()
     line = fails(record.main, "--live", "--model_path", knowing, "--timeline", "file/who.csv", "--input", "no.wav")
     assert "no.wav" not in line
+    assert "--timeline is file/who.csv: it cannot be written" in line
 
 
 def test_blocks_end_after_so_many_samples():

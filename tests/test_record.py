@@ -259,7 +259,7 @@ def test_an_enrolment_that_does_not_fit_is_refused_by_name(enrol, here, corpus, 
     assert "anna.npy is not a feature file" in refusal()
     np.save(path, np.zeros((2, 39, 180), np.float32))
     assert "anna.npy holds float32 of shape (2, 39, 180)" in refusal()
-    np.save(path, np.zeros((9, 40, 180), np.float32))
+    np.save(path, np.zeros((1, 40, 180), np.float32))
     assert "anna.npy and the .json beside it do not belong together" in refusal()
     path.write_bytes(good)
     common.write_json(path.with_suffix(".json"), told | {"settings": told["settings"] | {"sr": 4000}})
@@ -270,6 +270,40 @@ def test_an_enrolment_that_does_not_fit_is_refused_by_name(enrol, here, corpus, 
     assert "was not made by record.py: --replace True" in fails(record.main, *again)
     assert enrol(voice, "--replace") == 0
     assert description(here, "anna")["segments"] == told["segments"]
+
+
+def test_a_kill_between_the_two_files_of_an_enrolment_loses_none_before(enrol, here, corpus, trained, monkeypatch):
+    voice = corpus / "test" / "voice08"
+    assert enrol(voice / "00.wav") == enrol(voice / "01.wav") == 0
+    path = here / "enroll" / "anna.npy"
+    before = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "write_json", lambda *_: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            enrol(voice / "02.wav")
+    assert path.read_bytes() != before
+    flags = ["--verify", "--model_path", str(trained), "--input", str(voice / "03.wav"), "--threshold", "-1"]
+    assert record.main(flags) == 0
+    assert enrol(voice / "02.wav") == 0
+    assert [entry["first"] + entry["count"] for entry in description(here, "anna")["utterances"]][-1] == len(
+        np.load(path, allow_pickle=False))
+
+
+def test_who_is_enrolled_as_audio_may_have_any_name(here, corpus, trained, capsys):
+    voice = corpus / "test" / "voice08"
+    shutil.copytree(voice, here / "enroll" / "O'Brien (work)")
+    flags = ["--verify", "--model_path", str(trained), "--input", str(voice / "01.wav"), "--threshold", "-1"]
+    assert record.main([*flags, "--speaker", "O'Brien (work)"]) == 0
+    assert "probe and O'Brien (work)" in capsys.readouterr().out
+
+
+def test_a_damaged_enrolment_is_enrolled_again(enrol, here, corpus, trained, fails):
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    path = here / "enroll" / "anna.npy"
+    path.write_bytes(path.read_bytes()[:500])
+    line = fails(record.main, "--verify", "--model_path", trained)
+    assert "anna.npy is not a feature file: " in line
+    assert line.endswith(": enrol this speaker again with python record.py --speaker anna --replace True")
 
 
 # ---- what a recording must be -----------------------------------------------------------------------------------

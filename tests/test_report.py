@@ -66,8 +66,7 @@ def test_a_shortened_probe_is_the_beginning_of_its_speech(tested, corpus, monkey
     assert len(vectors) == len(maps) == 9
     for (name, file), vector in zip(findings.evaluation.probes, vectors, strict=True):
         wave = audio.load_audio(corpus / "test" / name / file, config.sr)
-        speech = audio.voiced(wave, sr=config.sr, window=config.window, hop=config.hop, top_db=config.top_db,
-                              floor_db=config.floor_db)
+        speech = audio.voiced(wave - wave.mean(), **audio.detector(config))
         speech = speech * 10 ** ((-26 - 10 * np.log10(np.mean(speech ** 2))) / 20)
         frames = audio.log_mel(speech, sr=config.sr, nfft=config.nfft, window=config.window, hop=config.hop)
         expected = embedding.embed(encoder, audio.cut_segments(frames[:100], 180))

@@ -98,6 +98,15 @@ def listener(trained, tmp_path, monkeypatch):
     return listener
 
 
+def test_no_probe_passes_for_one_that_cannot_be_read(listener, corpus):
+    voice = str(corpus / "test" / "voice08" / "00.wav")
+    listener.enroll("Ana", voice)
+    assert listener.verify(voice).scores
+    with pytest.raises(InputError, match="cannot be read"):
+        listener.verify(__file__)
+    assert listener.compare() is None
+
+
 def test_what_cannot_be_kept_is_known_before_anybody_speaks(listener, corpus, tmp_path):
     listener.check_place("Ana")
     listener.check_place(None)

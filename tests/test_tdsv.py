@@ -91,7 +91,7 @@ def test_a_take_is_the_last_frames_of_its_speech(phrases, takes):
     _, utterances = features.read_record(takes / "train" / "voice03.npy")
     assert [utterance.text for utterance in utterances] == ["text0"] * 4 + ["text1"] * 4
     wave = audio.load_audio(phrases / "train" / "voice03" / utterances[5].file, 8000)
-    speech = audio.voiced(wave, sr=8000, window=0.025, hop=0.01, top_db=30, floor_db=3)
+    speech = audio.voiced(wave - wave.mean(), sr=8000, window=0.025, hop=0.01, top_db=30, floor_db=3)
     speech = speech * 10 ** (-26 / 20) / np.sqrt(np.mean(speech**2))
     mel = librosa.feature.melspectrogram(y=speech, sr=8000, n_fft=512, win_length=200, hop_length=80, n_mels=40,
                                          pad_mode="constant")
