@@ -39,7 +39,7 @@ CORPORA = {     # the address of each --download and its MD5, which LIBRISPEECH/
 MEMBER = "LibriSpeech(/[A-Z]+[.]TXT|/{part}(/[0-9]+(/[0-9]+(/[0-9-]+([.]flac|[.]trans[.]txt))?)?)?)?"
 LARGEST_RATIO = 10          # of the size of what is unpacked and that of its archive: FLAC cannot be compressed
 SERVER_SECONDS = 30         # that a server may be silent
-NOISE_FLAGS = ("noise_raw_path", "clean_path", "noisy_path")        # places of what copies hear
+NOISE_FLAGS = ("noise_raw_path", "noise_path", "clean_path", "noisy_path")        # places of what copies hear
 IN_JSON = "; the .json beside each speaker's features names them"
 
 
