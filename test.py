@@ -302,6 +302,8 @@ def score_speakers(config):
     speakers, notes = protocol.speakers_to_test(config, stored)
     embed_speaker = functools.partial(embedding.embed_speaker, encoder)
     evaluation = protocol.evaluate(embed_speaker, speakers, config.utterance_number)
+    if not np.isfinite(evaluation.scores).any():
+        raise InputError(f"none of the {len(evaluation.probes)} probes holds speech: test with other recordings")
     seconds = {}
     for speaker in speakers:
         enrolment, _ = protocol.enrol_and_probe(speaker, config.utterance_number)

@@ -421,6 +421,12 @@ def test_a_cohort_that_does_not_fit_is_said_before_the_work(fails, trained, writ
     assert "was made with --sr 16000, the model with 8000" in said(write_features([[1], [1]], "other", sr=16000))
 
 
+def test_probes_without_any_speech_are_no_test(fails, trained, write_features):
+    folder = write_features([[1, 1, 0], [1, 1, 0]])
+    assert "none of the 2 probes holds speech: test with other recordings" in fails(
+        evaluation_script.main, "--model_path", trained, "--test_path", folder, "--M", 2)
+
+
 def test_thresholds_of_another_checkpoint_are_not_replaced(fails, trained, tmp_path):
     before = (trained / "thresholds.json").read_text()
     line = fails(evaluation_script.main, "--model_path", trained, "--test_path", "nothing", "--store_threshold", "True",
