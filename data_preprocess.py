@@ -39,7 +39,7 @@ CORPORA = {     # the address of each --download and its MD5, which LIBRISPEECH/
 MEMBER = "LibriSpeech(/[A-Z]+[.]TXT|/{part}(/[0-9]+(/[0-9]+(/[0-9-]+([.]flac|[.]trans[.]txt))?)?)?)?"
 LARGEST_RATIO = 10          # of the size of what is unpacked and that of its archive: FLAC cannot be compressed
 SERVER_SECONDS = 30         # that a server may be silent
-NOISE_FLAGS = ("noise_raw_path", "noise_path", "clean_path", "noisy_path")        # places of what copies hear
+NOISE_FLAGS = ("noise_raw_path", "clean_path", "noisy_path", "noise_path")        # places of what copies hear
 IN_JSON = "; the .json beside each speaker's features names them"
 
 
@@ -376,7 +376,8 @@ def folder_settings(config, copies):
     """Return the settings that the manifest.json of a feature folder with these Copies holds."""
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     if copies.slots:
-        places = {name: getattr(config, name) for name in NOISE_FLAGS}
+        made = NOISE_FLAGS if config.clean_path else NOISE_FLAGS[:-1]       # --noise_path counts where it is made
+        places = {name: getattr(config, name) for name in made}
         settings |= {name: path and os.path.realpath(path) for name, path in places.items()} | {
             "copies": len(copies.slots)}
     return settings
