@@ -536,3 +536,14 @@ def test_history_keeps_the_row_of_the_checkpoint(tmp_path):
         history.add(dict.fromkeys(history.FIELDS, 0.5) | {"iteration": iteration})
     assert [row["iteration"] for row in utils.History(tmp_path / "history.csv", 200).rows] == ["100", "200"]
     assert utils.History(tmp_path / "history.csv", 0).last["seconds"] == 0
+
+
+def test_what_breaks_in_a_graph_says_how_to_go_on(tmp_path):
+    """With --restore True where there is a checkpoint; else by the same command again."""
+    config = configuration.get_config(["--model_path", str(tmp_path)])
+    for again in ("run it again", "go on with --restore True"):
+        with pytest.raises(InputError, match=f"^training stopped; {again}: a.npy is gone$"), (
+                utils.graph_errors_named(config)):
+            raise tf.errors.UnknownError(None, None, "{{function_node x}} common.InputError: a.npy is gone\nTraceback")
+        (tmp_path / "Check_Point").mkdir(exist_ok=True)
+        (tmp_path / "Check_Point" / "model.ckpt-1.index").touch()

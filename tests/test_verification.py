@@ -231,6 +231,17 @@ def test_a_probe_without_speech_has_all_keys(verify, voice, tmp_path):
         assert mute[name] is None
 
 
+def test_what_cannot_be_read_is_not_said_to_hold_no_speech(verify, voice, tmp_path):
+    (tmp_path / "torn.wav").write_bytes((voice / "00.wav").read_bytes()[:5000])
+    (tmp_path / "text.wav").write_text("no sound")
+    soundfile.write(tmp_path / "mute.wav", np.zeros(8000), 8000)
+    verdicts = json.loads(verify(voice, tmp_path, "--json", "True")[1])["verdicts"]
+    mute, text, torn = (verdict["problem"] for verdict in verdicts)
+    assert mute == "no speech: mute.wav is silent"
+    assert text.startswith("cannot be read: ")
+    assert torn.startswith("is cut short: ")
+
+
 def test_a_hidden_file_is_no_probe(verify, voice, made_features, tmp_path):
     shutil.copy(made_features / "test" / "voice08.npy", tmp_path / "probe.npy")
     (tmp_path / "._probe.npy").write_bytes(b"of macOS")
