@@ -376,8 +376,7 @@ def folder_settings(config, copies):
     """Return the settings that the manifest.json of a feature folder with these Copies holds."""
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
     if copies.slots:
-        made = NOISE_FLAGS if config.clean_path else NOISE_FLAGS[:-1]       # --noise_path counts where it is made
-        places = {name: getattr(config, name) for name in made}
+        places = {name: getattr(config, name) for name in NOISE_FLAGS if name != "noise_path" or config.clean_path}
         settings |= {name: path and os.path.realpath(path) for name, path in places.items()} | {
             "copies": len(copies.slots)}
     return settings

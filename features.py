@@ -179,11 +179,12 @@ def open_features(path, mmap_mode="r"):
             features = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
         fits = (features.ndim == 3 and features.shape[1] == N_MELS and features.dtype.kind == "f" and features.size)
     except FileNotFoundError as error:
-        raise InputError(f"{path} is gone") from error
+        raise InputError(f"{path} is gone", f"{path} is gone: enrol this speaker again") from error
     except PermissionError:
         raise
     except Exception as error:      # NumPy's parser of headers raises some ten kinds, tokenize.TokenError among them
-        raise InputError(f"{path} is not a feature file: {error}") from error
+        problem = f"{path} is not a feature file: {error}"
+        raise InputError(problem, f"{problem}: enrol this speaker again") from error
     if not fits:
         raise InputError(f"{path} holds {features.dtype} of shape {features.shape}; features are float32 "
                          f"of shape (segments, {N_MELS}, frames): preprocess this speaker again",
@@ -517,6 +518,5 @@ def open_speaker(path, wanted):
     except InputError as error:
         if "recordings" not in record:          # of another hand than record.py's
             raise
-        problem = error.window if ": enrol " in error.window else f"{error}: enrol this speaker again"
         again = f"python record.py --speaker {shlex.quote(path.stem)} --replace True"
-        raise InputError(f"{problem} with {again}", problem) from None
+        raise InputError(f"{error.window} with {again}", error.window) from None

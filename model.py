@@ -404,7 +404,7 @@ class Trainer:
         try:
             d_vectors = {speaker.name: embedding.embed_speaker(self.encoder, speaker) for speaker in self.validation}
         except InputError as error:             # of features that broke meanwhile
-            raise InputError(f"training stopped, go on with --restore True: {error}") from error
+            raise utils.stopped_run(self.config, error) from error
         evaluations = [protocol.evaluate(lambda speaker: d_vectors[speaker.name], speakers,
                                          self.config.utterance_number, within_corpora=True)
                        for speakers in utils.redraw_enrolments(self.validation, DRAWS)]

@@ -409,12 +409,15 @@ def graph_errors_named(config):
     try:
         yield
     except tf.errors.OpError as error:
-        others = ", a worker is gone, perhaps" if config.strategy == "multi_worker" else ""
-        again = "run it again"
-        if any(pathlib.Path(config.model_path, "Check_Point").glob("*.index")):
-            again = "go on with --restore True"
         cause = error.message.splitlines()[0].rpartition("InputError: ")[2]
-        raise InputError(f"training stopped{others}; {again}: {cause}") from error
+        others = ", a worker is gone, perhaps" if config.strategy == "multi_worker" else ""
+        raise stopped_run(config, cause, others) from error
+
+
+def stopped_run(config, cause, others=""):
+    """Return the InputError of a run that cannot go on: with --restore True it can, where there is a checkpoint."""
+    saved = any(pathlib.Path(config.model_path, "Check_Point").glob("*.index"))
+    return InputError(f"training stopped{others}; {'go on with --restore True' if saved else 'run it again'}: {cause}")
 
 
 @contextlib.contextmanager
