@@ -402,9 +402,11 @@ def flag_problems(config):
                f"multiple of {2**config.num_layer}")
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
+    if config.input and "seconds" in config.given:
+        yield f"--seconds is {config.seconds:g}: it is for the microphone, --input is heard whole; leave it out"
     if config.trials and "raw_path" not in config.given:
         yield f"--trials is {config.trials}: give --raw_path, the folder of the audio that it names"
-    for name in config.given & {"speaker_number", "utterance_number"} if config.trials else ():
+    for name in config.given & {"speaker_number", "utterance_number", "tdsv_text"} if config.trials else ():
         yield f"--trials is {config.trials}: it says what is compared; leave --{name} out"
     if config.train and config.model_num is not None:
         yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"

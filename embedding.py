@@ -406,20 +406,27 @@ def known_points(calibration, trials):
     """Return the operating points of measures.KnownTrials, {name: point}.
 
     Thresholds are log-likelihood ratios ("llr"; "threshold" is the score that a usual trial needs). Those of a FAR keep
-    it over all trials, "far_all"; that of the EER is of the trials as recorded, of which "far" and "frr" tell.
+    it over all trials, "far_all"; that of the EER is of the trials as recorded, of which "far" and "frr" tell. Corpora
+    weigh the same in all of them. The calibration was fitted to the same trials, so new speakers may have other rates;
+    a probe without speech is none of the trials.
     """
-    ratios, weights = calibration.ratio(trials.scores, trials.known), measures.corpus_weights(trials)
-    recorded = trials.as_recorded
-    points = measures.operating_points(ratios, trials.labels, weights=weights)
-    points["eer"] = measures.operating_points(ratios[recorded], trials.labels[recorded],
-                                              weights=weights[recorded])["eer"]
+    recorded = trials.part(trials.as_recorded)
+    n_others = np.count_nonzero(~recorded.labels)               # the others are the same under other conditions
+    ratios, weights = ratios_and_weights(calibration, trials)
+    own_ratios, own_weights = ratios_and_weights(calibration, recorded)
+    points = measures.operating_points(ratios, trials.labels, weights=weights, n_others=n_others)
+    points["eer"] = measures.operating_points(own_ratios, recorded.labels, weights=own_weights)["eer"]
     for point in points.values():
-        accepted = ratios >= point["threshold"]
-        point |= {"llr": point["threshold"], "threshold": float(np.nan_to_num(
-            calibration.score(point["threshold"], {})))}
-        point["far_all"], point["frr_all"] = measures.decision_rates(accepted, trials.labels, weights)
-        point["far"], point["frr"] = measures.decision_rates(accepted[recorded], trials.labels[recorded])
+        llr = point["threshold"]
+        point |= {"llr": llr, "threshold": float(np.nan_to_num(calibration.score(llr, {})))}
+        point["far_all"], point["frr_all"] = measures.decision_rates(ratios >= llr, trials.labels, weights)
+        point["far"], point["frr"] = measures.decision_rates(own_ratios >= llr, recorded.labels, own_weights)
     return points
+
+
+def ratios_and_weights(calibration, trials):
+    """Return the log-likelihood ratios (n,) of measures.KnownTrials, and how much each counts."""
+    return calibration.ratio(trials.scores, trials.known), measures.corpus_weights(trials)
 
 
 def calibration_of(stored):
@@ -455,8 +462,10 @@ def choose_point(stored, config, by_hand=False):
 def decide(stored, config, scored):
     """Return a text on the threshold that --far chooses and which of the trials, measures.Scored, it accepts (n,) bool.
 
-    None where the model stores no thresholds.
+    --threshold goes before what is stored. None where there is neither.
     """
+    if config.threshold is not None:
+        return f"threshold {config.threshold:.4f}, given by --threshold", scored.scores >= config.threshold
     if not stored:
         return None
     point, _ = choose_point(stored, config)

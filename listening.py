@@ -57,8 +57,8 @@ class Conversation(verification.Listener):
     or the model is text-dependent.
     """
 
-    def __init__(self, verifier, voices, rate=None):
-        super().__init__(verifier, voices, rate)
+    def __init__(self, verifier, voices):
+        super().__init__(verifier, voices)
         if verifier.config.tdsv:
             problem = f"{verifier.config.model_path} is text-dependent, and people who talk say other words"
             raise InputError(f"--live is True: {problem}; take a text-independent model, or --verify True", problem)
@@ -81,18 +81,18 @@ class Conversation(verification.Listener):
         wave = self.wave = self.gather()[-round(MEMORY_SECONDS * self.sr):]
         wave = audio.centred(wave, self.verifier.config)
         stretches, noise = audio.voiced_stretches(wave, **audio.detector(self.verifier.config))
-        nobody = Moment(now, "", measure="ratio" if self.verifier.calibration else "score")
+        nobody = Moment(now, "", measure="score" if self.verifier.threshold.llr is None else "ratio")
         if not len(stretches) or len(wave) - stretches[-1, 1] > PAUSE_SECONDS * self.sr:
             return nobody
         speech = np.concatenate([wave[start:end] for start, end in stretches])
         verdict, newest = (self.compare(speech[-round(seconds * self.sr):], noise)
                            for seconds in (WINDOW_SECONDS, NEWEST_SECONDS))
-        if not newest.problem and newest.llr is not None and (newest.same or newest.llr < 0):
+        if not newest.problem and nobody.measure == "ratio" and (newest.same or newest.llr < 0):
             verdict = newest
         if verdict.problem:
             return nobody
-        ratio = verdict.score if verdict.llr is None else verdict.llr
-        return replace(nobody, name=verdict.speaker if verdict.same else SOMEBODY, ratio=ratio, nearest=verdict.speaker)
+        return replace(nobody, name=verdict.speaker if verdict.same else SOMEBODY, ratio=verdict.measure[1],
+                       nearest=verdict.speaker)
 
     def compare(self, speech, noise):
         """Return the Verdict on voiced speech (V,) with a noise floor in dB."""
@@ -146,17 +146,34 @@ def meter(level, width=20):
     return f"[{'#' * filled:{width}}] {max(level, METER_FLOOR):4.0f} dB"
 
 
+def meter_line(level, seconds_left, width=40):
+    """Return the text that draws level meter and time left over a terminal's line, and clears it in the end."""
+    if not seconds_left:
+        return "\r" + " " * (width + 24) + "\r"
+    return f"\r{meter(level, width)}, {seconds_left:5.1f} s left"
+
+
 def leaning(verdict):
     """Return in words where a Verdict, or None, stands."""
     if verdict is None or verdict.problem:
         return "no verdict yet"
-    measure = f"score {verdict.score:.3f}" if verdict.llr is None else f"ratio {verdict.llr:+.1f}"
+    name, value = verdict.measure
+    measure = f"{name} {value:+.1f}" if name == "ratio" else f"{name} {value:.3f}"
     words = ("the " if verdict.same else "a different ") if verdict.sure else (
         "rather the " if verdict.same else "rather a different ")
     return f"{verification.printable(verdict.speaker)}, {measure}: {words}{'same ' * verdict.same}person"
 
 
 # ---- a probe, a conversation ------------------------------------------------------------------------------------
+
+def up_to(wanted, coming):
+    """Yield blocks until so many samples have come."""
+    for block in coming:
+        yield block[:math.ceil(min(wanted, len(block)))]
+        wanted -= len(block)
+        if wanted <= 0:
+            return
+
 
 def is_silent(wave):
     """Tell whether samples (S,) are digital silence."""

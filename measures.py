@@ -103,11 +103,12 @@ def equal_error_index(far, frr):
     return int(np.argmin(np.round(np.abs(far - frr), 12)))
 
 
-def operating_points(scores, labels, false_alarms=FALSE_ALARMS, weights=None):
+def operating_points(scores, labels, false_alarms=FALSE_ALARMS, weights=None, n_others=None):
     """Return thresholds with their error rates: at the EER, and the lowest that keeps FAR within each bound.
 
-    Each trial counts once, or as often as `weights` say. A bound f needs at least 1 / f non-target trials and a
-    threshold among the scores; where it has not, it is left out.
+    Each trial counts once, or as often as `weights` say. A bound f needs at least 1 / f non-target trials, of which
+    there are `n_others` where several are one trial under other conditions, and a threshold among the scores; where it
+    has not, it is left out.
 
     Returns
     -------
@@ -116,7 +117,7 @@ def operating_points(scores, labels, false_alarms=FALSE_ALARMS, weights=None):
     """
     trials = Trials(scores, labels)
     thresholds, (far, frr) = trials.thresholds, trials.rates(weights)
-    n_others = np.size(labels) - np.count_nonzero(labels)
+    n_others = np.size(labels) - np.count_nonzero(labels) if n_others is None else n_others
     chosen = {"eer": equal_error_index(far, frr)}
     for bound in false_alarms:
         index = int(np.argmax(far <= bound))
@@ -171,7 +172,7 @@ def min_dcf(far, frr, p_target):
 
 def area_under_curve(far, frr):
     """Return the area under the ROC curve of `Trials.rates`: how often a target scores above a non-target."""
-    return float(-np.trapezoid(1 - frr, far))
+    return float(-np.trapezoid(1 - frr, far)) + 0.0                            # no -0
 
 
 def miss_rate(far, frr, bound):
@@ -263,6 +264,12 @@ class KnownTrials:
                    np.concatenate([part.corpora for part in parts]),
                    np.concatenate([part.as_recorded for part in parts]))
 
+    def part(self, kept):
+        """Return those of the trials that a mask (n,) keeps."""
+        return KnownTrials(self.scores[kept], self.labels[kept],
+                           {name: values[kept] for name, values in self.known.items()}, self.corpora[kept],
+                           self.as_recorded[kept])
+
 
 TERMS = {                                   # of what is known of a trial, each 0 for a usual one and about 1 apart
     "probe_seconds": lambda seconds: np.log(np.clip(seconds, 0.5, 10) / 4),
@@ -328,6 +335,21 @@ def calibrate_known(trials):
     inputs = np.concatenate((trials.scores[:, np.newaxis] * terms, terms[:, 1:]), axis=1)
     weights, offset = regress(inputs, trials.labels, corpus_weights(trials))
     return Calibration(tuple(weights[:len(TERMS) + 1]), (offset, *weights[len(TERMS) + 1:]))
+
+
+def pooled_costs(conditions, calibration):
+    """Return Cllr and min Cllr of the trials of all conditions, (name, Scored) each; those without speech are left out.
+
+    Their ratio tells what a calibration loses that must serve every condition. {} where both kinds of trials are not
+    there.
+    """
+    ratios = [calibration.ratio(scored.scores, scored.known) for _, scored in conditions]
+    ratios, labels = np.concatenate(ratios), np.concatenate([scored.labels for _, scored in conditions])
+    heard = np.isfinite(ratios)
+    if not labels[heard].any() or labels[heard].all():
+        return {}
+    return {"cllr": cllr(ratios[heard], labels[heard]),
+            "min_cllr": min_cllr(Trials(ratios[heard], labels[heard]))}
 
 
 # ---- all measures, with intervals -------------------------------------------------------------------------------

@@ -88,7 +88,8 @@ class Evaluation:
         """The trials that count, (P, S) bool."""
         if self.corpora is None:
             return np.ones(self.scores.shape, bool)
-        own = np.array([self.corpora[self.speakers.index(owner)] for owner, _ in self.probes])
+        corpus = dict(zip(self.speakers, self.corpora, strict=True))
+        own = np.array([corpus[owner] for owner, _ in self.probes])
         return own[:, np.newaxis] == self.corpora
 
     def under(self, probes, m=None):
@@ -240,7 +241,8 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     probes = [(name, probe) for name, (_, own) in zip(names, parted, strict=True) for probe in own]
     enrolled = np.array([[d_vectors[name, part] for part in own] for name, (own, _) in zip(names, parted, strict=True)])
     silence = np.full_like(enrolled[0, 0], np.nan)
-    seconds = sum(utterance.speech_seconds for speaker in speakers for utterance in speaker.voiced)
+    seconds = sum(part.speech_seconds for speaker in speakers for utterance in speaker.voiced
+                  for part in (utterance, *utterance.copies) if part.count)
     mixed = sum(mixes_sessions(speaker, *parts) for speaker, parts in zip(speakers, parted, strict=True))
     notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
     corpora = compared_groups(speakers, within_corpora)

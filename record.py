@@ -129,7 +129,7 @@ def record(seconds, sr, device=None, on_level=None):
     """
     parts, left = [], round(seconds * sr)
     with nothing_saved(), contextlib.closing(blocks(sr, device)) as coming:
-        for block in up_to(left, coming):
+        for block in listening.up_to(left, coming):
             parts.append(block)
             left -= len(block)
             if on_level:
@@ -316,7 +316,24 @@ def read_enrolment(path, config):
 def check_enrolment(config, speaker):
     """Raise InputError where nothing could be added to a speaker's enrolment, before anybody speaks."""
     check_target("enroll_path", config.enroll_path, f"{speaker}.npy")
+    check_apart(config, "verify_path")
+    if config.keep_recording:
+        check_target("raw_path", config.raw_path, f"{speaker}/recording.wav")
+        check_apart(config, "raw_path")
     read_enrolment(pathlib.Path(config.enroll_path, f"{speaker}.npy"), config)
+
+
+def check_probe(config):
+    """Raise InputError where a probe could not be kept, or would pass for an enrolment, before anybody speaks."""
+    check_target("verify_path", config.verify_path, "probe.npy")
+    check_apart(config, "verify_path")
+
+
+def check_apart(config, name):
+    """Raise InputError where a flag's folder is that of the enrolments: whoever is in there is enrolled."""
+    if features.is_one_place(config.enroll_path, place := getattr(config, name)):
+        raise InputError(f"--{name} is {place}: that is --enroll_path, too; name another folder",
+                         f"{place} is the folder of the enrolments.")
 
 
 def readable_record(path):
@@ -332,12 +349,12 @@ def kept_recordings(config, path, record):
     if record is not None and "recordings" in record:
         return record["recordings"]
     paths = sorted(pathlib.Path(config.raw_path, path.stem).glob("*.wav"))
-    return [str(path.resolve()) for path in paths if RECORDING_NAME.fullmatch(path.stem)]
+    return [str(path.absolute()) for path in paths if RECORDING_NAME.fullmatch(path.stem)]
 
 
 def keep_recording(config, name, when, wave):
     """Write an enrolment as 16-bit WAV below config.raw_path; return its path, absolute."""
-    path = private_folder(pathlib.Path(config.raw_path, name)).resolve() / f"{when}.wav"
+    path = private_folder(pathlib.Path(config.raw_path, name)).absolute() / f"{when}.wav"
     samples = np.clip(np.round(wave * 2**15), -2**15, 2**15 - 1).astype(np.int16)     # libsndfile would scale by 32767
     write_whole(path, lambda file: soundfile.write(file, samples, config.sr, format="WAV"), private=True)
     return str(path)
@@ -404,7 +421,7 @@ def get_recording(config, what):
             while invitation:               # the microphone works: this is its first sound
                 print(invitation.pop(), file=terminal, flush=True)
             if terminal.isatty():
-                print(meter_line(level, seconds_left), end="", file=terminal, flush=True)
+                print(listening.meter_line(level, seconds_left), end="", file=terminal, flush=True)
 
         return record(config.seconds, config.sr, config.device, on_level), listening.MICROPHONE
 
@@ -412,13 +429,6 @@ def get_recording(config, what):
 def input_notes(config):
     """Return notes on what --input names."""
     return audio.bandwidth_notes(config.input, config.sr) if config.input else []
-
-
-def meter_line(level, seconds_left, width=40):
-    """Return the text that draws level meter and time left over a terminal's line, and clears it in the end."""
-    if not seconds_left:
-        return "\r" + " " * (width + 24) + "\r"
-    return f"\r{listening.meter(level, width)}, {seconds_left:5.1f} s left"
 
 
 def work(config):
@@ -456,7 +466,7 @@ def verify_recording(config):
     sources = verification.enrolment_sources(config.enroll_path, speaker)
     verifier = verification.Verifier(config)
     verifier.notes += input_notes(config)
-    check_target("verify_path", config.verify_path, "probe.npy")
+    check_probe(config)
     if config.live:
         return verify_live(verifier)
     for path in (files[0] for files in sources.values() if files[0].suffix == ".npy"):
@@ -484,7 +494,7 @@ def follow_speakers(config):
     verification.print_losses(enrolments.voices())
     verification.print_notes(verifier)
     if config.timeline:
-        check_target("timeline", config.timeline)
+        check_timeline(config)
     try:
         with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
             for moment in listening.follow(verifier, enrolments, coming, line):
@@ -498,7 +508,16 @@ def follow_speakers(config):
         if config.timeline and moments:
             listening.write_moments(config.timeline, moments)
             print(f"{config.timeline}: {len(moments)} lines")
+    if config.input and not moments:
+        raise InputError(f"--input is {config.input}: it is too short to tell who speaks")
     return 0
+
+
+def check_timeline(config):
+    """Raise InputError where --timeline could not be written, or is what is listened to."""
+    check_target("timeline", config.timeline)
+    if features.is_one_place(config.timeline, config.input):
+        raise InputError(f"--timeline is {config.timeline}: that is --input, too; name another file")
 
 
 @contextlib.contextmanager
@@ -519,16 +538,7 @@ def live_blocks(config, what, lost):
         coming = after.enter_context(contextlib.closing(blocks(config.sr, config.device, lost=lost)))
         first = next(coming)
         line.say(f"listening, {what}: speak now (Ctrl-C {'cancels' if config.verify else 'ends it'})")
-        yield up_to(seconds * config.sr, itertools.chain([first], coming)), line
-
-
-def up_to(wanted, coming):
-    """Yield blocks until so many samples have come."""
-    for block in coming:
-        yield block[:math.ceil(min(wanted, len(block)))]
-        wanted -= len(block)
-        if wanted <= 0:
-            return
+        yield listening.up_to(seconds * config.sr, itertools.chain([first], coming)), line
 
 
 def main(argv=None):

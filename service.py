@@ -23,7 +23,7 @@ import listening
 import measures
 import record
 import verification
-from common import InputError, check_target, interrupts_ignored
+from common import InputError, interrupts_ignored
 
 PATIENCE_SECONDS = 2.0       # the process may finish a file for this long when the window closes
 
@@ -112,7 +112,7 @@ class Service:
     def check_place(self, speaker):
         """Raise InputError where an enrolment of a speaker, or of None a probe, could not be kept."""
         if speaker is None:
-            check_target("verify_path", self.config.verify_path, "probe.npy")
+            record.check_probe(self.config)
         else:
             record.check_enrolment(self.config, speaker)
 

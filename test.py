@@ -168,20 +168,26 @@ def score_trials(config):
     trials = read_trials(config.trials)
     encoder, stored, thresholds = open_model(config)
     paths = find_recordings(sorted({name for trial in trials for name in trial[:2]}), config.raw_path)
+    lost = {name: f"is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path}
+    if not config.allow_missing:
+        trials_left(config, trials, paths, lost)            # said before hours of work
+    notes = [*embedding.model_notes(config, stored), *trial_notes(trials, paths, stored)]
     found = [path for path in paths.values() if path]
     speakers = listed_speakers(config, found) if config.conditions else {}
     heard = embed_listed(encoder, speakers) if speakers else embedding.embed_files(encoder, found, config)
-    vectors = {name: heard[path][0] for name, path in paths.items() if path and heard[path][0] is not None}
-    kept = [trial for trial in trials if trial[0] in vectors and trial[1] in vectors]
-    notes = [*embedding.model_notes(config, stored), *trial_notes(trials, paths, stored),
-             *trials_left_out(config, paths, heard, len(trials), len(kept))]
+    heard = {name: heard[path] for name, path in paths.items() if path}
+    lost |= {name: entry["dropped"] for name, (vector, entry) in heard.items() if vector is None}
+    kept, left_out = trials_left(config, trials, paths, lost)
+    vectors, entries = ({name: found[place] for name, found in heard.items() if name not in lost} for place in (0, 1))
     enrolled, probes, labels = zip(*kept, strict=True)
-    entries = {name: heard[path][1] for name, path in paths.items() if name in vectors}
     scored = measures.Scored(
         list(enrolled), list(probes), trial_cosines(vectors, vectors, enrolled, probes), np.array(labels),
-        *number_speakers(kept).T, vectors, trial_knowledge(entries, entries, enrolled, probes))
+        *number_speakers(kept).T, vectors, probe_knowledge(entries, probes) | {
+            "enrolled_seconds": np.array([entries[name]["speech_seconds"] for name in enrolled]),
+            "enrolments": np.ones(len(kept))})
     known = {name: speakers[paths[name]] for name in vectors if speakers}
-    return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found, notes,
+    return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found,
+                    notes + left_out,
                     conditions=listed_conditions(encoder, known, scored, config) if known else [],
                     stored=thresholds)
 
@@ -191,43 +197,45 @@ def trial_notes(trials, paths, stored):
 
     InputError where it calls one pair the same person and another.
     """
-    told = {}
-    for enrolled, probe, same in trials:
-        pair = tuple(sorted(str(paths[name] or name) for name in (enrolled, probe)))        # either may enrol
+    told, known = {}, [trial for trial in trials if paths[trial[0]] and paths[trial[1]]]
+    for enrolled, probe, same in known:
+        pair = tuple(sorted((paths[enrolled], paths[probe])))           # either may enrol
         if told.setdefault(pair, same) != same:
             raise InputError(f"--trials has {enrolled} and {probe} as the same person and as another")
     alone = sum(enrolled == probe for enrolled, probe in told)
     people = {person for name in paths for person in beginnings(name, "[/-]")}
     both = protocol.seen_among(stored, people)
-    counts = ((len(trials) - len(told), "of {} trials are there twice, and count twice"),
+    counts = ((len(known) - len(told), "of {} trials are there twice, and count twice"),
               (alone, "of {} trials compare a recording with itself, which tells nothing"))
     return [f"{number} {words.format(len(trials))}" for number, words in counts if number] + (
         [f"{len(both)} speakers carry {protocol.SEEN}"] if both else [])
 
 
-def trials_left_out(config, paths, heard, n_trials, n_kept):
-    """Return a note on the trials whose recordings, {name: path or None}, gave nothing; InputError unless they may."""
-    losses = [f"{name} is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path]
-    losses += [f"{name} {heard[path][1]['dropped']}" for name, path in paths.items() if path and heard[path][0] is None]
-    common.print_skipped(losses)
-    left_out = f"{len(losses)} of its {len(paths)} recordings are missing or hold no speech"
-    if n_kept < n_trials and not config.allow_missing:
-        raise InputError(f"--trials is {config.trials}: {left_out}, which {n_trials - n_kept} of {n_trials} trials "
-                         "need; complete them, or give --allow_missing True to leave those out")
-    if not n_kept:
+def trials_left(config, trials, paths, lost):
+    """Return the trials whose recordings, {name: path or None}, are not lost, {name: why}, and a list of a note.
+
+    InputError where some are lost that --allow_missing does not leave out, or all.
+    """
+    kept = [trial for trial in trials if trial[0] not in lost and trial[1] not in lost]
+    if len(kept) == len(trials):
+        return kept, []
+    common.print_skipped([f"{name} {why}" for name, why in lost.items()])
+    left_out = f"{len(lost)} of its {len(paths)} recordings are missing or hold no speech"
+    if not config.allow_missing:
+        raise InputError(f"--trials is {config.trials}: {left_out}, which {len(trials) - len(kept)} of {len(trials)} "
+                         "trials need; complete them, or give --allow_missing True to leave those out")
+    if not kept:
         raise InputError(f"--trials is {config.trials}: {left_out}, and no trial is left")
-    return [f"{n_trials - n_kept} of {n_trials} trials are left out: {left_out}"] if n_kept < n_trials else []
+    return kept, [f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}"]
 
 
-def trial_knowledge(enrolled_entries, probe_entries, enrolled, probes):
-    """Return what is known of n trials of single recordings, {name: (n,)} as in measures.TERMS."""
-    def column(entries, names, key):
-        return np.array([np.nan if entries[name][key] is None else entries[name][key] for name in names], float)
+def probe_knowledge(entries, probes):
+    """Return what is known of the probes of n trials, {name: (n,)} as in measures.TERMS, of {probe: entry or None}."""
+    def column(key):
+        return np.array([np.nan if not entries[name] or entries[name][key] is None else entries[name][key]
+                         for name in probes], float)
 
-    return {"probe_seconds": column(probe_entries, probes, "speech_seconds"),
-            "snr": column(probe_entries, probes, "snr"), "bandwidth": column(probe_entries, probes, "bandwidth"),
-            "enrolled_seconds": column(enrolled_entries, enrolled, "speech_seconds"),
-            "enrolments": np.ones(len(probes))}
+    return {"probe_seconds": column("speech_seconds"), "snr": column("snr"), "bandwidth": column("bandwidth")}
 
 
 def listed_speakers(config, paths):
@@ -252,7 +260,7 @@ def embed_listed(encoder, speakers):
 
 def probe_seconds(config):
     """Return the lengths in seconds to which probes are shortened: none with texts, as a part of a take is another."""
-    return () if config.tdsv else PROBE_SECONDS
+    return () if config.tdsv or config.tdsv_text else PROBE_SECONDS
 
 
 def listed_conditions(encoder, speakers, scored, config):
@@ -270,16 +278,13 @@ def listed_conditions(encoder, speakers, scored, config):
     short = [protocol.shorten(embed_rows, owners, original, seconds, config) for seconds in probe_seconds(config)]
     rows = [("as recorded", scored)]
     for probes in (*copies, *short):
-        place = {name: number for number, name in enumerate(names)}
-        there = np.array([probes in short and probes.utterances[place[name]] is None for name in scored.probes])
         under = dict(zip(names, probes.vectors, strict=True))
-        entries = {name: utterance._asdict() if utterance else dict.fromkeys(("speech_seconds", "snr", "bandwidth"))
+        entries = {name: utterance and utterance._asdict()
                    for name, utterance in zip(names, probes.utterances, strict=True)}
         scores = np.nan_to_num(trial_cosines(scored.vectors, under, scored.enrolled, scored.probes), nan=-np.inf)
-        enrolled_entries = {name: {"speech_seconds": seconds} for name, seconds in zip(
-            scored.enrolled, scored.known["enrolled_seconds"], strict=True)}
-        known = trial_knowledge(enrolled_entries, entries, scored.enrolled, scored.probes)
-        rows.append((probes.condition, replace(scored, scores=scores, known=known).part(~there)))
+        known = scored.known | probe_knowledge(entries, scored.probes)
+        there = np.array([entries[name] is not None for name in scored.probes])
+        rows.append((probes.condition, replace(scored, scores=scores, known=known).part(there)))
     return rows
 
 
@@ -304,11 +309,10 @@ def score_speakers(config):
     evaluation = protocol.evaluate(embed_speaker, speakers, config.utterance_number)
     if not np.isfinite(evaluation.scores).any():
         raise InputError(f"none of the {len(evaluation.probes)} probes holds speech: test with other recordings")
-    seconds = {}
-    for speaker in speakers:
-        enrolment, _ = protocol.enrol_and_probe(speaker, config.utterance_number)
-        seconds[speaker.name] = sum(utterance.speech_seconds for utterance in enrolment)
-        seconds.update({f"{speaker.name}/{utterance.file}": utterance.speech_seconds for utterance in speaker.voiced})
+    seconds = {name: sum(utterance.speech_seconds for utterance in enrolment)
+               for name, enrolment in zip(evaluation.speakers, evaluation.enrolments, strict=True)}
+    seconds |= {f"{speaker.name}/{utterance.file}": utterance.speech_seconds
+                for speaker in speakers for utterance in speaker.voiced}
     embed_rows = functools.partial(embedding.embed_rows, encoder)
     trials = None
     if config.conditions and config.store_threshold:
@@ -361,21 +365,6 @@ def condition_figures(name, scored, config, stored):
     return row
 
 
-def pooled_costs(conditions, calibration):
-    """Return Cllr and min Cllr of the trials of all conditions, (name, Scored) each; those without speech are left out.
-
-    Their ratio tells what a calibration loses that must serve every condition. {} where both kinds of trials are not
-    there.
-    """
-    ratios = [calibration.ratio(scored.scores, scored.known) for _, scored in conditions]
-    ratios, labels = np.concatenate(ratios), np.concatenate([scored.labels for _, scored in conditions])
-    heard = np.isfinite(ratios)
-    if not labels[heard].any() or labels[heard].all():
-        return {}
-    return {"cllr": measures.cllr(ratios[heard], labels[heard]),
-            "min_cllr": measures.min_cllr(measures.Trials(ratios[heard], labels[heard]))}
-
-
 def worst_speakers(scored, names, threshold):
     """Return up to ten speakers that err most at a threshold, the worst first.
 
@@ -415,8 +404,9 @@ def embed_cohort(encoder, folder, config):
     speakers = common.progress(speakers, desc=f"cohort {folder}", unit="speaker")
     vectors = []
     for speaker in speakers:
-        own = embedding.embed_speaker(encoder, speaker)
-        vectors.append(measures.unit_mean([own[utterance] for utterance in speaker.voiced]))
+        originals = tuple(utterance._replace(copies=()) for utterance in speaker.utterances)
+        own = embedding.embed_speaker(encoder, replace(speaker, utterances=originals))
+        vectors.append(measures.unit_mean(list(own.values())))
     return names, np.stack(vectors), notes
 
 
@@ -451,7 +441,7 @@ def gather_figures(findings, config):
     if findings.other_texts:
         figures["conditions"].append(condition_figures("right speaker, another text", findings.other_texts, config,
                                                        findings.stored))
-    pooled = pooled_costs(findings.conditions, calibration) if config.conditions and calibration else {}
+    pooled = measures.pooled_costs(findings.conditions, calibration) if config.conditions and calibration else {}
     if pooled:
         figures["pooled"] = pooled
     return figures | {
@@ -486,6 +476,10 @@ def check_request(config):
             raise InputError(f"--{mode} is {value}: test.py only tests; python model.py --{mode} {value} does that")
     if config.conditions and "raw_path" not in config.given:
         raise InputError("--conditions is True: it needs audio, give --raw_path")
+    if {"raw_path", "test_path"} <= config.given:
+        raise InputError(f"--test_path is {config.test_path}: --raw_path names what is tested; give one of the two")
+    if config.noise_raw_path and "conditions" not in config.given:
+        raise InputError(f"--noise_raw_path is {config.noise_raw_path}: it serves --conditions True; give that, too")
     if config.snorm and not pathlib.Path(config.snorm).is_dir():
         raise InputError(f"--snorm is {config.snorm}: there is no such folder")
     measured = embedding.read_thresholds(config.model_path) if config.store_threshold else None
@@ -501,34 +495,44 @@ def check_request(config):
 
 
 def work(config):
-    """Evaluate, print, write the report, and store the thresholds where that is wanted."""
+    """Evaluate, write the report, store the thresholds where that is wanted, and print it all.
+
+    All is written before a word is printed: whoever reads that, as `head`, may stop reading.
+    """
     check_request(config)
     history = utils.History(pathlib.Path(config.model_path, "history.csv"), sys.maxsize).rows
     findings = score_trials(config) if config.trials else score_speakers(config)
     evaluation, scored = findings.evaluation, findings.scored
+    figures = gather_figures(findings, config)
+    written = report.write_report(config.report_path, figures, scored, evaluation, history)
+    if config.save_embeddings:
+        save_embeddings(config.save_embeddings, findings)
+    stored = store_thresholds(config, findings) if config.store_threshold else []
     if evaluation:
         print(evaluation.describe())
     print(measures.describe_rates(scored.scores, scored.labels, embedding.decide(findings.stored, config, scored)))
-    figures = gather_figures(findings, config)
     for table in report.tables(figures):
         print(report.text_table(*table))
     for note in findings.notes:
         print("note:", note)
-    print("report:", ", ".join(map(str, report.write_report(config.report_path, figures, scored, evaluation,
-                                                            history))))
-    if config.save_embeddings:
-        save_embeddings(config.save_embeddings, findings)
-    if config.store_threshold:
-        source = f"{len(evaluation.people)} test speakers, {config.utterance_number} enrolment utterances each"
-        embedding.store_thresholds(config.model_path, config.model_num, evaluation, source, trials=findings.trials)
-        points = embedding.load_thresholds(config.model_path, config.model_num)["points"]
-        print(f"stored with {config.model_path}: {measures.describe_points(points)}")
-        if findings.stored and not findings.trials and "llr" in findings.stored["points"]["eer"]:
-            print("note: the thresholds before were ratios that know conditions, these are scores: --conditions True "
-                  "stores such ratios")
-        if evaluation.targets < report.FEWEST_TARGETS:
-            print(f"note: a threshold of {evaluation.targets} target trials is not trustworthy; use more speakers")
+    print("report:", ", ".join(map(str, written)))
+    print(*stored, sep="\n", end="\n" * bool(stored))
     return 0
+
+
+def store_thresholds(config, findings):
+    """Store the measured thresholds with the model; return the lines that say so."""
+    evaluation = findings.evaluation
+    source = f"{len(evaluation.people)} test speakers, {config.utterance_number} enrolment utterances each"
+    embedding.store_thresholds(config.model_path, config.model_num, evaluation, source, trials=findings.trials)
+    points = embedding.load_thresholds(config.model_path, config.model_num)["points"]
+    lines = [f"stored with {config.model_path}: {measures.describe_points(points)}"]
+    if findings.stored and not findings.trials and "llr" in findings.stored["points"]["eer"]:
+        lines.append("note: the thresholds before were ratios that know conditions, these are scores: "
+                     "--conditions True stores such ratios")
+    if evaluation.targets < report.FEWEST_TARGETS:
+        lines.append(f"note: a threshold of {evaluation.targets} target trials is not trustworthy; use more speakers")
+    return lines
 
 
 def main(argv=None):

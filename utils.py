@@ -161,13 +161,18 @@ def draw_rows(utterances, m, rng, copy_share=0.0):
     rows = []
     for index, picks in zip(*np.unique(order, return_counts=True), strict=True):
         utterance = utterances[index]
-        copies = [copy for copy in utterance.copies if copy.count] if copy_share else ()
+        copies = [copy for copy in utterance.copies if copy.count] if copy_share else []
         copied = int(rng.binomial(picks, copy_share)) if copies else 0
-        for number in rng.integers(len(copies), size=copied) if copied else ():
-            rows.append(copies[number].first + int(rng.integers(copies[number].count)))
-        kept = picks - copied
-        rows.extend(utterance.first + rng.choice(utterance.count, kept, replace=kept > utterance.count))
+        rows += different_rows([utterance], picks - copied, rng) + different_rows(copies, copied, rng)
     return rows
+
+
+def different_rows(parts, number, rng):
+    """Draw rows of several utterances or copies: each of theirs before one comes again."""
+    if not number:
+        return []
+    rows = np.concatenate([np.arange(part.first, part.first + part.count) for part in parts])
+    return np.resize(rng.permutation(rows), number).tolist()
 
 
 def equalize(batch, decibels, rng):

@@ -154,8 +154,9 @@ class Threshold:
 
         It accepts by the error rates under all conditions, whose FAR --far bounds. It rejects by those as recorded:
         under all conditions so many of the right people are rejected that the first doubt would end the test. Both
-        bounds are nearer by OVERSHOOT. A bound is infinite where a rate is 0 or 1, and both are where the threshold is
-        no ratio: of scores alone nobody knows how they grow with the seconds of speech.
+        bounds are nearer by OVERSHOOT. It never accepts where that FAR is 0 or that FRR 1, never rejects where its own
+        FRR is 0 or its FAR 1, and is never sure where the threshold is no ratio: of scores alone nobody knows how they
+        grow with the seconds of speech.
         """
         if self.llr is None or self.far_all is None:
             return -math.inf, math.inf
@@ -218,6 +219,11 @@ class Verdict:
         return not reject < self.ratios[name] < accept
 
     @property
+    def measure(self):
+        """What decides, and its value: the ratio, or the score where a threshold set by hand is compared with it."""
+        return ("score", self.score) if self.threshold.llr is None else ("ratio", self.llr)
+
+    @property
     def decision(self):
         """The verdict in words."""
         return self.problem or ("Same person" if self.same else "Different person")
@@ -246,7 +252,8 @@ class Verdict:
         lines += [f"  {note}" for note in self.notes]
         if len(self.scores) > 1:
             if self.threshold.far is not None:
-                n, chance = len(self.scores), 1 - (1 - self.threshold.far) ** len(self.scores)
+                far = max(self.threshold.far, self.threshold.far_all or 0)
+                n, chance = len(self.scores), 1 - (1 - far) ** len(self.scores)
                 lines.append(f"  FAR is that of one comparison: a stranger passes as one of these {n} in up to "
                              f"{chance:.0%} of the cases")
             lines += [f"  {score:7.4f}  {speaker}" for speaker, score in self.scores]
@@ -488,28 +495,22 @@ class Listener:
     verifier : Verifier
     voices : list of Voice
         Who is enrolled; they may be replaced while it listens.
-    rate : int, optional
-        Of the samples, in Hz; without it, the model's.
 
     Attributes
     ----------
     wave : np.ndarray, float32, shape (S,)
-        What was heard up to the last look, at the model's rate.
+        What was heard up to the last look.
     """
 
-    def __init__(self, verifier, voices, rate=None):
-        self.verifier, self.voices, self.sr, self.rate = verifier, voices, verifier.config.sr, rate
+    def __init__(self, verifier, voices):
+        self.verifier, self.voices, self.sr = verifier, voices, verifier.config.sr
         self.wave, self.blocks = np.empty(0, np.float32), []
-        self.fed = self.heard = 0                   # samples fed, and at the model's rate
+        self.heard = 0                              # samples fed
         self.due = round(LOOK_SECONDS * self.sr)    # that must be heard for a look
         self.speech_seconds = 0.0                   # at the last verdict
-        self.resampler = None
-        if rate not in (None, self.sr):
-            import soxr
-            self.resampler = soxr.ResampleStream(rate, self.sr, 1, quality="HQ")        # as librosa.resample
 
     def feed(self, block):
-        """Take samples (S,) of any number; return a Verdict if it is time for one, else None."""
+        """Take samples (S,) of any number, at the model's rate; return a Verdict if it is time for one, else None."""
         self.append(block)
         if self.heard < self.due:
             return None
@@ -522,20 +523,12 @@ class Listener:
 
     def finish(self):
         """Return the Verdict on the whole recording, which ends here."""
-        if self.resampler:
-            self.append(np.empty(0, np.float32), last=True)
         wave = self.gather()
-        if self.resampler:
-            self.wave = audio.librosa.util.fix_length(wave, size=math.ceil(self.fed * self.sr / self.rate))
-        return self.judge()
+        return self.judge(audio.speech_seconds(wave, self.verifier.config))
 
-    def append(self, block, last=False):
-        """Keep samples, at the model's rate."""
-        block = np.array(block, np.float32)
-        self.fed += len(block)
-        if self.resampler:
-            block = self.resampler.resample_chunk(block, last)
-        self.blocks.append(block)
+    def append(self, block):
+        """Keep samples."""
+        self.blocks.append(np.array(block, np.float32))
         self.heard += len(block)
 
     def gather(self):
@@ -543,7 +536,7 @@ class Listener:
         self.wave, self.blocks = np.concatenate([self.wave, *self.blocks]), []
         return self.wave
 
-    def judge(self, seconds=0.0):
+    def judge(self, seconds):
         """Return the Verdict on what was heard so far, with so many seconds of speech."""
         self.speech_seconds = seconds
         heard = unless_steady(*audio.segments_and_entry(self.wave, self.verifier.config))

@@ -14,27 +14,37 @@ import data_preprocess
 ROOT = pathlib.Path(common.__file__).parent
 
 
-def start(*command, cwd):
+def start(*command, cwd, path=ROOT):
     """Start a process of Dask in a folder that is not the project's, which PYTHONPATH names."""
-    return subprocess.Popen([sys.executable, "-m", *command], cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    return subprocess.Popen([sys.executable, "-m", *command], cwd=cwd, env=os.environ | {"PYTHONPATH": str(path)},
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def start_scheduler(folder, path=ROOT):
+    """Start a scheduler; return its process and its address."""
+    address = folder / "scheduler.json"
+    process = start("distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--dashboard-address",
+                    "127.0.0.1:0", "--scheduler-file", str(address), cwd=folder, path=path)
+    while not address.exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    return process, common.read_json(address)["address"]
+
+
+def stop(*processes):
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture
 def cluster(tmp_path):
     """The address of a scheduler, and its two workers, processes of one thread each."""
-    address = tmp_path / "scheduler.json"
-    processes = [start("distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--dashboard-address",
-                       "127.0.0.1:0", "--scheduler-file", str(address), cwd=tmp_path)]
-    while not address.exists():
-        assert processes[0].poll() is None
-        time.sleep(0.1)
-    processes += [start("distributed.cli.dask_worker", "--scheduler-file", str(address), "--nthreads", "1",
-                        "--no-dashboard", cwd=tmp_path) for _ in range(2)]
-    yield common.read_json(address)["address"], processes[1:]
-    for process in processes:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    scheduler, address = start_scheduler(tmp_path)
+    workers = [start("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", cwd=tmp_path)
+               for _ in range(2)]
+    yield address, workers
+    stop(scheduler, *workers)
 
 
 def flags_of(corpus, folder, *more):
@@ -91,6 +101,17 @@ def test_a_scheduler_that_is_not_there_is_named(corpus, tmp_path, monkeypatch, c
     assert data_preprocess.main(flags_of(corpus, tmp_path, "--scheduler", "tcp://127.0.0.1:9")) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: --scheduler is tcp://127.0.0.1:9: the cluster does not answer")
+
+
+def test_a_scheduler_that_does_not_know_this_project_is_named(corpus, tmp_path, capsys):
+    """It could not read what it is given, and nothing would ever come of it."""
+    scheduler, address = start_scheduler(tmp_path, path=tmp_path)
+    try:
+        assert data_preprocess.main(flags_of(corpus, tmp_path, "--scheduler", address)) == 2
+    finally:
+        stop(scheduler)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "not started with PYTHONPATH=. in this project's folder (ModuleNotFoundError: No module named" in error
 
 
 def test_without_dask_the_command_that_installs_it_is_named(corpus, tmp_path, monkeypatch, capsys):

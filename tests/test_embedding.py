@@ -385,18 +385,35 @@ def test_points_of_known_trials_are_ratios_with_the_scores_of_a_usual_trial(tmp_
     trials = known_trials()
     embedding.store_thresholds(tmp_path, 7, evaluation_of([0.9, 0.2], [0.1, 0.3]), "two people", trials=trials)
     stored = embedding.load_thresholds(tmp_path, 7)
-    calibration, weights = embedding.calibration_of(stored), measures.corpus_weights(trials)
+    calibration = embedding.calibration_of(stored)
     ratios = calibration.ratio(trials.scores, trials.known)
+
+    def rates(llr, kept):
+        """Both corpora count alike: the mean of their FARs, and of their FRRs."""
+        wrong = (ratios >= llr) != trials.labels
+        return tuple(np.mean([np.mean(wrong[kept & (trials.labels == kind) & (trials.corpora == corpus)])
+                              for corpus in (0, 1)]) for kind in (False, True))
+
+    everything = np.ones(len(ratios), bool)
     for name, point in stored["points"].items():
         assert calibration.ratio(point["threshold"], {}) == pytest.approx(point["llr"])
-        accepted = ratios >= point["llr"]
-        others = ~trials.labels
-        far = np.sum((accepted * weights)[others]) / np.sum(weights[others])        # both corpora count alike
-        assert point["far_all"] == pytest.approx(far)
-        assert point["far"] == np.mean(accepted[others & trials.as_recorded])
-        assert point["frr"] == np.mean(~accepted[trials.labels & trials.as_recorded])
-        assert name == "eer" or far <= float(name)
+        assert (point["far_all"], point["frr_all"]) == pytest.approx(rates(point["llr"], everything))
+        assert (point["far"], point["frr"]) == pytest.approx(rates(point["llr"], trials.as_recorded))
+        assert name == "eer" or point["far_all"] <= float(name)
+    nearest = min(abs(far - frr) for far, frr in (rates(llr, trials.as_recorded) for llr in ratios[trials.as_recorded]))
+    assert abs(stored["points"]["eer"]["far"] - stored["points"]["eer"]["frr"]) == pytest.approx(nearest)
     assert calibration.ratio(0.3, {"snr": 5}) != pytest.approx(calibration.ratio(0.3, {"snr": 35}))
+
+
+def test_points_of_known_trials_need_as_many_trials_as_without_what_is_known():
+    """A trial under fifty conditions is no fifty trials: 400 of others show no FAR of a thousandth."""
+    trials = known_trials(800)
+    trials.as_recorded[:] = True
+    copies = measures.KnownTrials.joined([trials, *[replace(trials, as_recorded=~trials.as_recorded)] * 5])
+    points = embedding.known_points(measures.calibrate_known(trials), copies)
+    assert points.keys() == embedding.known_points(measures.calibrate_known(trials), trials).keys() == {"eer", "0.01"}
+    for point in points.values():
+        assert (point["far"], point["frr"]) == pytest.approx((point["far_all"], point["frr_all"]))
 
 
 def test_what_is_stored_can_be_read(tmp_path, capsys):

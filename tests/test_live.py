@@ -61,15 +61,13 @@ def fed(listener, wave, size):
 
 # ---- the listener -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("rate", "sizes"), [(8000, (1, 93, 400, 16000, 10**6)), (44100, (31, 2205, 10**6)),
-                                             (48000, (4800,)), (6000, (500,))])
-def test_after_a_whole_recording_the_result_is_that_of_its_file(verifier, voices, corpus, tmp_path, rate, sizes):
-    wave = audio.librosa.resample(speech_of(corpus, "voice09", (0, 1)), orig_sr=8000, target_sr=rate)
-    soundfile.write(tmp_path / "probe.wav", wave, rate, "FLOAT")
+def test_after_a_whole_recording_the_result_is_that_of_its_file(verifier, voices, corpus, tmp_path):
+    wave = speech_of(corpus, "voice09", (0, 1))
+    soundfile.write(tmp_path / "probe.wav", wave, 8000, "FLOAT")
     probe, = verifier.probes(tmp_path / "probe.wav")
     wanted = verifier.compare(probe, voices)
-    for size in sizes:
-        listener = verification.Listener(verifier, voices, rate)
+    for size in (1, 93, 400, 16000, 10**6):
+        listener = verification.Listener(verifier, voices)
         fed(listener, wave, size)
         found = listener.finish()
         assert len(found.scores) == 3
@@ -347,7 +345,7 @@ def test_who_speaks_is_named_and_kept(here, knowing, corpus, capsys):
     times = np.array([float(row["time"]) for row in rows])
     assert times == pytest.approx(0.4 * np.arange(1, len(times) + 1))
     assert times[-1] == pytest.approx(len(wave) / 8000, abs=0.4)
-    assert all((row["name"] == "") == (row["ratio"] == "") for row in rows)
+    assert all((row["name"] == "") == (row["score"] == "") for row in rows)
     pause = len(speech_of(corpus, "voice08", (2, 3))) / 8000
     assert {row["name"] for row, time in zip(rows, times, strict=True) if pause + 1 < time < pause + 2} == {""}
     assert {"voice08", "voice10"} <= {row["name"] for row in rows} <= {"", "voice08", "voice09", "voice10"}
@@ -443,9 +441,9 @@ def test_a_time_line_that_cannot_be_written_is_said_before_anybody_speaks(here, 
 
 def test_blocks_end_after_so_many_samples():
     """Of blocks of 400, 1000 samples are two and a half."""
-    found = list(record.up_to(1000.0, iter([np.zeros(400)] * 9)))
+    found = list(listening.up_to(1000.0, iter([np.zeros(400)] * 9)))
     assert [len(block) for block in found] == [400, 400, 200]
-    assert len(list(record.up_to(math.inf, iter([np.zeros(400)] * 9)))) == 9
+    assert len(list(listening.up_to(math.inf, iter([np.zeros(400)] * 9)))) == 9
 
 
 # ---- through the microphone -------------------------------------------------------------------------------------

@@ -176,6 +176,44 @@ def test_what_cannot_be_written_is_said_before_anybody_speaks(enrol, here, corpu
         assert f"{flag}: it cannot be written" in fails(record.main, "--model_path", str(trained), *flags)
 
 
+@pytest.mark.parametrize("flags", [("--verify", "True", "--verify_path", "enroll"), ("--verify_path", "./enroll"),
+                                   ("--keep_recording", "True", "--raw_path", "enroll")])
+def test_the_folder_of_the_enrolments_is_theirs_alone(enrol, here, corpus, trained, fails, flags):
+    """Whoever is in there is enrolled: a probe would be, and a speaker of its name be replaced."""
+    voice = corpus / "test" / "voice08"
+    assert enrol(voice / "00.wav") == 0
+    line = fails(record.main, "--model_path", trained, "--input", voice / "01.wav", "--speaker", "anna", *flags)
+    assert f"{flags[-2]} is {flags[-1]}: that is --enroll_path, too; name another folder" in line
+    assert files(here) == ["enroll/anna.json", "enroll/anna.npy"]
+
+
+def test_where_recordings_cannot_be_kept_is_said_before_anybody_speaks(here, trained, fails):
+    (here / "file").touch()
+    line = fails(record.main, "--model_path", trained, "--speaker", "anna", "--keep_recording", "--raw_path", "file",
+                 "--input", "none.wav")
+    assert "--raw_path is file: it cannot be written" in line
+
+
+def test_recordings_that_were_kept_behind_a_link_are_forgotten(enrol, here, corpus):
+    (here / "disk").mkdir()
+    (here / "raw_data").mkdir()
+    (here / "raw_data" / "anna").symlink_to(here / "disk")
+    assert enrol(corpus / "test" / "voice08" / "00.wav", "--keep_recording") == 0
+    assert len(files(here / "disk")) == 1
+    assert record.main(["--forget", "--speaker", "anna"]) == 0
+    assert not files(here / "disk")
+
+
+def test_what_is_listened_to_is_no_time_line(enrol, here, corpus, trained, fails):
+    assert enrol(corpus / "test" / "voice08" / "00.wav") == 0
+    (here / "talk.wav").write_bytes((corpus / "test" / "voice08" / "01.wav").read_bytes())
+    soundfile.write(here / "short.wav", np.full(3000, 0.1), 8000)
+    flags = ("--model_path", trained, "--live", "--input")
+    assert "that is --input, too" in fails(record.main, *flags, "talk.wav", "--timeline", here / "talk.wav")
+    assert "--input is short.wav: it is too short to tell" in fails(record.main, *flags, "short.wav", "--timeline", "t")
+    assert (here / "talk.wav").read_bytes() == (corpus / "test" / "voice08" / "01.wav").read_bytes()
+
+
 def test_a_time_line_is_replaced_when_somebody_is_heard(enrol, here, corpus, trained, fails, monkeypatch):
     path = corpus / "test" / "voice08" / "00.wav"
     assert enrol(path) == 0
@@ -187,7 +225,7 @@ def test_a_time_line_is_replaced_when_somebody_is_heard(enrol, here, corpus, tra
     assert (here / "who.csv").read_text() == "kept"
     assert "Is a directory" in fails(record.main, *follow[:2], "enroll", *follow[3:], "--input", path)
     assert record.main([*follow, "--input", str(path)]) == 0
-    assert (here / "who.csv").read_text().startswith("time,name,ratio")
+    assert (here / "who.csv").read_text().startswith("time,name,score")
 
 
 def test_recordings_are_kept_as_they_were_heard(enrol, here, corpus):
@@ -219,7 +257,8 @@ def test_an_open_folder_is_said(enrol, here, corpus, capsys):
     assert "note: enroll is open to other users" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["../anna", "a/b", "a\\b", "..", ".anna", "a\nb", "a\x07", "", "manifest", " a"])
+@pytest.mark.parametrize("name", ["../anna", "a/b", "a\\b", "..", ".anna", "a\nb", "a\x07", "", "manifest",
+                                  "somebody else", " a"])
 def test_a_name_that_is_no_file_name_is_refused(enrol, here, corpus, fails, name):
     line = fails(record.main, "--speaker", name, "--input", corpus / "test" / "voice08" / "00.wav")
     assert "speaker name" in line
@@ -345,9 +384,9 @@ def test_a_recording_that_will_do():
 
 
 def test_the_meter_shows_level_and_time():
-    assert record.meter_line(-30, 2.5, width=8) == "\r[####    ]  -30 dB,   2.5 s left"
-    assert record.meter_line(-200, 2.5, width=8) == "\r[        ]  -60 dB,   2.5 s left"
-    assert record.meter_line(0, 0, width=8).strip() == ""
+    assert listening.meter_line(-30, 2.5, width=8) == "\r[####    ]  -30 dB,   2.5 s left"
+    assert listening.meter_line(-200, 2.5, width=8) == "\r[        ]  -60 dB,   2.5 s left"
+    assert listening.meter_line(0, 0, width=8).strip() == ""
     assert audio.level_db(np.full(10, 0.1)) == pytest.approx(-20, abs=1e-6)
 
 

@@ -331,7 +331,7 @@ def test_the_costs_of_all_conditions_together_equal_a_plain_sum(stressed):
     places = np.zeros(20, int)
     rows = [(name, measures.Scored(["a"] * 20, ["b"] * 20, scores[part], labels[part], places, places, {}, {}))
             for name, part in (("as recorded", slice(20)), ("telephone", slice(20, 40)))]
-    pooled = evaluation_script.pooled_costs(rows, calibration)
+    pooled = measures.pooled_costs(rows, calibration)
     ratios = 8 * np.delete(scores, 3) - 4
     signs = np.where(np.delete(labels, 3), -1, 1)
     costs = [np.mean([np.log2(1 + np.exp(sign * ratio)) for sign, ratio in zip(signs, ratios, strict=True)
@@ -339,7 +339,7 @@ def test_the_costs_of_all_conditions_together_equal_a_plain_sum(stressed):
     assert pooled["cllr"] == pytest.approx(sum(costs) / 2)
     assert 0 < pooled["min_cllr"] < pooled["cllr"]
     silent = [(name, replace(scored, scores=np.full(20, -np.inf))) for name, scored in rows]
-    assert evaluation_script.pooled_costs(silent, calibration) == {}
+    assert measures.pooled_costs(silent, calibration) == {}
     folder, _, printed = stressed
     stored = json.loads((folder / "report" / "evaluation.json").read_text())["pooled"]
     lines = printed[printed.index("All conditions together"):].splitlines()

@@ -112,6 +112,36 @@ def test_what_is_missing_is_named_and_stops_the_run(score, corpus, tmp_path, tra
     assert "2 target and 2 non-target trials" in printed
 
 
+def test_what_is_missing_is_said_before_any_work(score, monkeypatch):
+    monkeypatch.setattr(embedding, "embed_files", lambda *arguments: pytest.fail("it embeds"))
+    code, printed = score(LIST + "1 voice08/00.wav gone/9.wav\n")
+    assert code == 2
+    assert "1 of its 7 recordings are missing" in printed
+
+
+def test_names_that_are_there_more_than_once_are_said_to_be(score):
+    """They are no pair that is called the same person and another."""
+    code, printed = score("1 00.wav 01.wav\n0 00.wav 01.wav\n")
+    assert code == 2
+    assert "2 of its 2 recordings are missing" in printed
+    assert "same person and as another" not in printed
+
+
+def test_a_threshold_by_hand_has_its_error_rates(score):
+    code, printed = score(LIST, "--threshold", "-1")
+    assert code == 0
+    assert "at the threshold -1.0000, given by --threshold: FAR:1.0000, FRR:0.0000" in printed
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (("--test_path", "elsewhere"), "--raw_path names what is tested; give one of the two"),
+    (("--noise_raw_path", "elsewhere"), "it serves --conditions True; give that, too")])
+def test_flags_that_serve_nothing_are_refused(score, flags, words):
+    code, printed = score(LIST, *flags)
+    assert code == 2
+    assert words in printed
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("1 a.wav\n", "line 1 is '1 a.wav', which is neither"), ("\n2 a b\n", "line 2 is '2 a b'"),
     ("\n", "it holds 0 target and 0 other trials, and error rates need both"),
@@ -137,7 +167,7 @@ def test_what_a_list_does_not_tell_is_noted(score, trained, tmp_path):
     hyphenated = evaluation_script.trial_notes([("cv-en-1/a.wav", "cv-en-2/b.wav", False)], dict.fromkeys(
         ("cv-en-1/a.wav", "cv-en-2/b.wav")), {"training": ["cv-en-1"]})
     assert hyphenated[0].startswith("1 speakers carry names")
-    assert evaluation_script.trial_notes([("a", "b", True), ("b", "a", True)], dict.fromkeys("ab"), {})[0].startswith(
+    assert evaluation_script.trial_notes([("a", "b", True), ("b", "a", True)], {"a": "a", "b": "b"}, {})[0].startswith(
         "1 of 2 trials are there twice")
     for pair in ("voice08/00.wav voice08/01.wav", "voice08/01.wav voice08/00.wav"):
         code, printed = score(LIST + f"0 {pair}\n")

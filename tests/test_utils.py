@@ -206,6 +206,7 @@ def test_crops_reach_both_ends_of_a_segment(write_features):
 
 @pytest.mark.parametrize(("counts", "m", "utterances", "rows"), [
     ([5], 4, 1, 4),        # one utterance: different segments of it
+    ([2], 3, 1, 2),
     ([1], 3, 1, 1),        # one segment: again and again
     ([3, 3], 4, 2, 4),     # two utterances share the four
     ([2, 2, 2], 3, 3, 3),
