@@ -19,8 +19,8 @@ demo: .venv/done
 	@echo
 	@echo "The model is in demo/model, the pictures are in demo/report. With your own recordings, a folder per speaker:"
 	@echo "  $(BIN)/python data_preprocess.py --raw_path YOUR_FOLDER"
-	@echo "  $(BIN)/python model.py --train True --optim adam --beta1 0.9 --beta2 0.999 --lr 0.002 \\"
-	@echo "      --schedule cosine --iteration 10000"
+	@echo "  $(BIN)/python model.py --train True --speaker_number 24 --optim adam --beta1 0.9 --beta2 0.999 --lr 0.002 \\"
+	@echo "      --schedule cosine --iteration 8500"
 	@echo "  $(BIN)/python test.py"
 
 demo-tdsv: .venv/done

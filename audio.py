@@ -148,7 +148,7 @@ def read_with(path, read_sound, read_packets):
 
 def read_sndfile(recording):
     """Return the channels (C, S) of an open SoundFile, its rate in Hz, and what is wrong with it or None."""
-    channels = recording.read(dtype="float32", always_2d=True).T
+    channels = recording.read(recording.frames, dtype="float32", always_2d=True).T         # GSM 6.10 wants a number
     return channels, recording.samplerate, truncation_problem(recording, channels.shape[1])
 
 
@@ -465,22 +465,22 @@ def centred(wave, config):
     return wave if config.level is None or not len(wave) else wave - np.mean(wave, dtype=np.float32)
 
 
+def heard_speech(wave, config):
+    """Return the voiced speech (V,) of a recording (S,), and its noise: see `voiced_stretches`."""
+    return speech_and_noise(centred(wave, config), **detector(config))
+
+
 def speech_seconds(wave, config):
     """Return how many seconds of voiced speech a recording (S,) holds."""
-    return len(voiced(centred(wave, config), **detector(config))) / config.sr
+    return len(heard_speech(wave, config)[0]) / config.sr
 
 
 def speech_frames(wave, config):
-    """Return the log-mel frames (T, 40) of the voiced speech of a recording at config.sr, and what is known of it.
+    """Return the log-mel frames (T, 40) of the voiced speech of a recording (S,) at config.sr, and what is known of it.
 
-    Returns
-    -------
-    frames : np.ndarray, float32, shape (T, 40)
-    known : dict
-        Its seconds, those of speech, and estimates of its signal-to-noise ratio in dB and its bandwidth in Hz, None
-        where there is too little speech.
+    That is a dict of its seconds, those of speech, and estimates of its SNR in dB and bandwidth in Hz, or None.
     """
-    frames, known = frames_of_speech(*speech_and_noise(centred(wave, config), **detector(config)), config)
+    frames, known = frames_of_speech(*heard_speech(wave, config), config)
     return frames, {"seconds": len(wave) / config.sr, **known}
 
 
@@ -497,7 +497,7 @@ def frames_of_speech(speech, noise, config):
 
 def speech_segments(wave, config):
     """Return the `segments` of a recording and what is known of it."""
-    cuts, known = segments_of_speech(*speech_and_noise(centred(wave, config), **detector(config)), config)
+    cuts, known = segments_of_speech(*heard_speech(wave, config), config)
     return cuts, {"seconds": len(wave) / config.sr, **known}
 
 

@@ -296,7 +296,7 @@ class ThresholdBar:
         return not self.loaded or self.value != self.loaded.threshold
 
 
-class Conversation:
+class ConversationTab:
     """Who speaks now: its buttons, the name, the level, and the line of who spoke when."""
 
     def __init__(self, parent, app):

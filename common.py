@@ -164,13 +164,13 @@ def run_on_cluster(calls, scheduler, return_as):
     try:
         with (distributed.Client(scheduler, timeout=CLUSTER_SECONDS, set_as_default=False) as client,
               joblib.parallel_config("dask", client=client, wait_for_workers_timeout=CLUSTER_SECONDS)):
-            client.run_on_scheduler(exec, "import common")              # it reads our work, too, and else waits for ever
+            client.run_on_scheduler(exec, "import common")      # it reads our work, too, and else waits for ever
             yield from joblib.Parallel(return_as=return_as)(calls)
     except (OSError, TimeoutError, ModuleNotFoundError, distributed.KilledWorker, distributed.comm.CommClosedError,
             concurrent.futures.CancelledError) as error:
-        raise InputError(f"--scheduler is {scheduler}: the cluster does not answer, its workers are lost, or it was "
-                         f"not started with PYTHONPATH=. in this project's folder ({type(error).__name__}: {error}); run again to go on"
-                         ) from error
+        raise InputError(f"--scheduler is {scheduler}: the cluster does not answer, its workers are lost, or it does "
+                         f"not run with PYTHONPATH=. in this project's folder ({type(error).__name__}: {error}); "
+                         "run again to go on") from error
 
 
 @contextlib.contextmanager

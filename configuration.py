@@ -163,8 +163,8 @@ def add_feature_flags(add):
     add("top_db", 30.0, "speech is what lies less than this below the loudest frame", unit="dB", low=1, high=120)
     add("floor_db", 3.0, "and this much above the noise floor, the level that a tenth of the frames stays below; none: "
         "wherever that is", unit="dB", low=0, high=60, optional=True)
-    add("level", -26.0, "level that the speech of every recording gets; none: the one it has", unit="dB of full scale",
-        low=-80, high=0, optional=True)
+    add("level", -26.0, "level that the speech of every recording gets; none: the one it has, and its offset, too",
+        unit="dB of full scale", low=-80, high=0, optional=True)
 
 
 def add_text_dependent_flags(add):
@@ -213,7 +213,7 @@ def add_batch_flags(add):
     add("speaker_number", 32, "speakers per batch; test.py: speakers tested, if given", alias="N", unit="speakers",
         low=2, high=100000, must="GE2E needs at least 2 speakers per batch", readers="model test")
     add("utterance_number", 5, "utterances per speaker: in a batch, in an enrolment", alias="M", unit="utterances",
-        low=2, high=100000, must="GE2E needs at least 2 utterances per speaker", readers="model test")
+        low=1, high=100000, readers="model test")
     add("crop_min", 140, "shortest crop of a batch", unit="frames", low=1, high=10000)
     add("crop_max", 180, "longest crop of a batch", unit="frames", low=1, high=10000)
     add("mask_channels", 0, "half of the crops lose a band of up to this many of the 40 mel channels", unit="channels",
@@ -225,8 +225,8 @@ def add_batch_flags(add):
     add("speed", 0.0, "three of five speakers of a batch play up to this share faster or slower", low=0, high=0.5)
     add("one_speed", False, "instead three of five batches do, all speakers of one at the same speed")
     add("bend", False, "with --speed: tempo and four ranges of frequencies of a voice each have a speed of their own")
-    add("equalize", 0.0, "each crop gets a random smooth equalizer of this standard deviation", unit="dB", low=0,
-        high=30)
+    add("equalize", 0.0, "each crop gets a random equalizer, four cosines over its channels and a gain of this "
+        "standard deviation each", unit="dB", low=0, high=30)
 
 
 def add_training_flags(add):
@@ -246,7 +246,8 @@ def add_training_flags(add):
     add("beta1", 0.5, "Adam's decay of the first moment", low=0, high=0.999999)
     add("beta2", 0.9, "Adam's decay of the second moment", low=0, high=0.999999)
     add("iteration", 60000, "training steps in all", unit="iterations", low=1, high=sys.maxsize, stored="progress")
-    add("valid_ratio", 0.1, "share of the training speakers kept for validation", low=0, high=1)
+    add("valid_ratio", 0.1, "share of the training speakers with more than --M utterances that is kept for "
+        "validation, of each corpus, 2 at least", low=0, high=1)
     add("valid_as", None, "keep for validation the speakers that the model in this folder kept", metavar="DIR")
     add("valid_every", 1000, "iterations between validations, each with a checkpoint", unit="iterations", low=1,
         high=sys.maxsize, stored="progress")
@@ -256,7 +257,7 @@ def add_training_flags(add):
         stored="progress")
     add("strategy", "none", "train on this process alone, on all devices of this machine, or on the workers that the "
         "environment variable TF_CONFIG names", choices=("none", "mirrored", "multi_worker"))
-    add("seed", 0, "seed of weights, batches, validation speakers and intervals", low=0, high=2**32 - 1,
+    add("seed", 0, "seed of weights, batches, validation and tested speakers, and intervals", low=0, high=2**32 - 1,
         readers="model test")
     add("comment", "", "any words, kept in the model's config.json", stored="progress")
 
@@ -279,8 +280,8 @@ def add_verification_flags(add):
         excludes=("export", "replace", "forget", "keep_recording"))
     add("min_speech", 1.0, "least speech of an enrolment and of a probe; 0.5 s are the least that gives a segment; of "
         "a text-dependent take 0.2 s, which is its default", unit="s", low=0.2, high=3600)
-    add("far", None, "take the threshold stored for this false-acceptance rate; without it: that of the EER",
-        type=float, readers=f"test {LISTENERS}", low=1e-9, high=1,
+    add("far", None, "take the threshold stored for this false-acceptance rate, 0.01 or 0.001; without it: that of "
+        "the EER", type=float, readers=f"test {LISTENERS}", low=1e-9, high=1,
         must="it must be a false-acceptance rate above 0, such as 0.01", excludes=("threshold",))
     add("threshold", None, "accept from this score on, whatever is stored", type=float, low=-1, high=1,
         must="it must be a cosine from -1 to 1")
@@ -397,22 +398,29 @@ def flag_problems(config):
             yield f"--{name} and --{other} contradict each other: give one of the two"
     if bool(config.clean_path) != bool(config.noisy_path):
         yield "--clean_path and --noisy_path belong together: their difference is noise; give both or neither"
-    if config.network == "resnet" and config.hidden % 2**config.num_layer:
-        yield (f"--hidden is {config.hidden}: a ResNet's kernels halve --num_layer ({config.num_layer}) times; name a "
-               f"multiple of {2**config.num_layer}")
-    if config.restore and config.init_from:
-        yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.input and "seconds" in config.given:
         yield f"--seconds is {config.seconds:g}: it is for the microphone, --input is heard whole; leave it out"
     if config.trials and "raw_path" not in config.given:
         yield f"--trials is {config.trials}: give --raw_path, the folder of the audio that it names"
     for name in config.given & {"speaker_number", "utterance_number", "tdsv_text"} if config.trials else ():
         yield f"--trials is {config.trials}: it says what is compared; leave --{name} out"
-    if config.train and config.model_num is not None:
-        yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
+    yield from training_problems(config)
     for name, other, why in NEEDS:
         if name in set_flags and other not in set_flags:
             yield f"--{name} is {spelled(getattr(config, name))}: {why}"
+
+
+def training_problems(config):
+    """Yield the same of the flags of training."""
+    if config.network == "resnet" and config.hidden % 2**config.num_layer:
+        yield (f"--hidden is {config.hidden}: a ResNet's kernels halve --num_layer ({config.num_layer}) times; name a "
+               f"multiple of {2**config.num_layer}")
+    if config.restore and config.init_from:
+        yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
+    if config.train and config.utterance_number < 2:
+        yield f"--utterance_number is {config.utterance_number}: GE2E needs at least 2 utterances per speaker"
+    if config.train and config.model_num is not None:
+        yield f"--model_num is {config.model_num}: training goes on from the last checkpoint; leave it out"
 
 
 def segment_flag(tdsv):
@@ -501,6 +509,8 @@ def run(work, argv=None, command=None, doc=""):
     Where nobody reads the output to its end, as in `| head`, it ends with that code and no word; a fault of ours shows
     its traceback. What a terminal's encoding lacks is printed as its escape.
     """
+    if sys.stderr is None:                      # it is closed; what opens next would take its place
+        sys.stderr = open(os.devnull, "w")      # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -233,7 +233,7 @@ def process_speaker(name, source, folder, config, copies):
     else:
         parts, record = read_originals(name, source, files, stamps, config)
         missing = missing_slots(record, config, copies)
-        record |= {"speaker": name, "source": str(source.resolve()), "settings": feature_settings(config),
+        record |= {"speaker": name, "source": features.place_of(source), "settings": feature_settings(config),
                    "ignored": others}
     add_copies(parts, record, source, config, replace(copies, slots=missing))
     record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]}
@@ -305,7 +305,7 @@ def is_unchanged(old, source, files, stamps, config):
     """Tell whether a record is of these files and settings; InputError if it is of another corpus's speaker."""
     before = [(entry["file"], entry.get("stamp")) for entry in old["utterances"]]
     now = list(zip(files, stamps, strict=True))
-    if old["source"] != str(source.resolve()) and before and not any(pair in before for pair in now):
+    if old["source"] != features.place_of(source) and before and not any(pair in before for pair in now):
         raise InputError(f"{source} and {old['source']} are speakers of one name: rename a folder, or name new folders "
                          "for the features")
     return before == now and configuration.with_later_flags(old["settings"]) == feature_settings(config)
@@ -324,6 +324,8 @@ def adopt_folder(folder, config):
             raise InputError(f"--copies is {config.copies}, but {folder} has {copies}: leave the flag out, or name "
                              "another folder")
         config.copies = max(config.copies, copies)
+        pieces = settings.pop("noise_filenum", config.noise_filenum)
+        config.noise_filenum = config.noise_filenum if "noise_filenum" in config.given else pieces
         for name in NOISE_FLAGS:
             if features.is_one_place(getattr(config, name), settings.get(name)):
                 settings[name] = getattr(config, name)                  # by the name that was typed
@@ -369,16 +371,16 @@ def preprocess(sources, folder, config, copies=None):
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("stopped by the keyboard; run the same command to go on") from stop
     write_json(folder / "manifest.json", {"settings": settings, "totals": folder_totals(folder)})
-    return totals, sorted(losses)
+    return totals, sorted(losses) + features.gone_speakers(folder, sources)
 
 
 def folder_settings(config, copies):
     """Return the settings that the manifest.json of a feature folder with these Copies holds."""
     settings = {**feature_settings(config), "test_ratio": config.test_ratio}
-    if copies.slots:
+    if copies.slots or config.tdsv:
         places = {name: getattr(config, name) for name in NOISE_FLAGS if name != "noise_path" or config.clean_path}
         settings |= {name: path and os.path.realpath(path) for name, path in places.items()} | {
-            "copies": len(copies.slots)}
+            "copies": len(copies.slots), "noise_filenum": config.noise_filenum}
     return settings
 
 

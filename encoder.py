@@ -129,7 +129,8 @@ class ResNet(AnyEncoder):
 
     The first of `num_layer` + 1 stages has `hidden` / 2^num_layer kernels; each further one has twice as many, for half
     of the frames and channels. Two blocks a stage, whose outputs squeeze and excitation weighs (Hu et al. 2018). The
-    d-vector is a projection of mean and deviation over time, weighed by attention (Okabe et al. 2018).
+    d-vector is a projection of mean and deviation over time, weighed by attention, each output by one of its own
+    (Desplanques et al. 2020). The first convolution halves the frames, too.
     """
 
     network = "resnet"
@@ -400,7 +401,7 @@ def export_format(config):
     encoder, trained = load_encoder(config.model_path, config.model_num)
     notes = embedding.model_notes(config, {"flags": embedding.adopt_trained(config, trained)})
     target, about = pathlib.Path(config.export), describe_encoder(config)
-    check_target(target, about)
+    check_export_folder(target, about)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export", dir=target.parent) as folder:
         WRITERS[config.format](encoder, pathlib.Path(folder), config)
@@ -419,17 +420,19 @@ def describe_encoder(config):
     return {"model_num": config.model_num, "sha256": embedding.checkpoint_sha256(config.model_path, config.model_num),
             "input": f"float32 (batch, frames, {N_MELS}): log-mel frames, not normalised, the encoder does that",
             "output": f"float32 (batch, {config.proj}): d-vectors of length 1; a score is the cosine of two",
-            "wave": "mono voiced speech (top_db, floor_db: audio.py), its RMS at level dB of full scale",
+            "wave": "mono, less its mean; of it the voiced speech (top_db, floor_db: audio.py), its RMS at level dB of "
+                    "full scale; without a level as it is",
             "log_mel": "np.log10(librosa.feature.melspectrogram(y=wave, sr=sr, n_fft=nfft, "
                        f"win_length=round(window * sr), hop_length=round(hop * sr), n_mels={N_MELS}, "
                        "pad_mode='constant').T + 1e-6)",
             "segments": f"the last {config.tdsv_frame} frames of a take" if config.tdsv else
-                        f"{embedding.EMBED_FRAMES} frames, every {audio.SEGMENT_HOP} frames of a recording; the "
-                        "normalised mean of their d-vectors is the recording's",
+                        f"{config.tisv_frame} frames, every {audio.SEGMENT_HOP} frames of a recording, the last one "
+                        f"up to its last frame, a shorter recording repeated; the first {embedding.EMBED_FRAMES} of "
+                        "each are read, and the normalised mean of their d-vectors is the recording's",
             "features": features.feature_settings(config)}
 
 
-def check_target(target, about):
+def check_export_folder(target, about):
     """Raise InputError where the folder `target` holds a model, or encoders of another one than `about` tells of."""
     if target.exists() and not target.is_dir():
         raise InputError(f"--export is {target}: that is no folder; name another one")

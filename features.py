@@ -69,6 +69,11 @@ def check_place(path):
         raise InputError(f"{place!r} is not UTF-8; rename it")
 
 
+def place_of(source):
+    """Return the path of a speaker's folder as descriptions have it: of a link its own, in the folder that it is in."""
+    return str(pathlib.Path(source).parent.resolve() / pathlib.Path(source).name)
+
+
 def visible_paths(folder):
     """Return what lies in a folder and is not hidden, in order."""
     return sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
@@ -184,8 +189,8 @@ def open_features(path, mmap_mode="r"):
     except PermissionError:
         raise
     except Exception as error:      # NumPy's parser of headers raises some ten kinds, tokenize.TokenError among them
-        problem = f"{path} is not a feature file: {error}"
-        raise InputError(problem, f"{problem}: enrol this speaker again") from error
+        raise InputError(f"{path} is not a feature file: {error}",
+                         f"{path} is not a feature file: enrol this speaker again") from error
     if not fits:
         raise InputError(f"{path} holds {features.dtype} of shape {features.shape}; features are float32 "
                          f"of shape (segments, {N_MELS}, frames): preprocess this speaker again",
@@ -295,6 +300,15 @@ def misfit_of(kinds):
     """Return the name of the first field of an Utterance whose kind of value does not fit, None where all do."""
     fields = zip(Utterance._fields, kinds, strict=True)
     return next((name for name, kind in fields if kind not in UTTERANCE_KINDS[name]), None)
+
+
+def gone_speakers(folder, sources):
+    """Return a line per speaker in a feature folder whose audio was beside that of `sources`, {name: folder}, once."""
+    homes = {os.path.dirname(place_of(source)) for source in sources.values()}
+    others = [path for path in files_of(folder, ".json") if path.name != "manifest.json" and path.stem not in sources]
+    places = {path: read_record(path)[0]["source"] for path in others}
+    return [f"{place} is gone; {path.with_suffix('.npy')} is kept, delete it if it is not wanted"
+            for path, place in places.items() if os.path.dirname(place) in homes and not os.path.exists(place)]
 
 
 def read_record(path):

@@ -21,7 +21,7 @@ import features
 import listening
 import record
 import service
-from board import ACCENT, BAD, BAD_TINT, CARD, GOOD, INK, MUTED, PAPER, Board, Conversation, Words, gap_of
+from board import ACCENT, BAD, BAD_TINT, CARD, GOOD, INK, MUTED, PAPER, Board, ConversationTab, Words, gap_of
 from common import InputError
 from service import shortened
 
@@ -313,7 +313,7 @@ class App:
         self.tabs.add(now, text="Who speaks now")
         probe.columnconfigure(0, weight=1)
         probe.rowconfigure(1, weight=1)
-        self.conversation, self.pictures = Conversation(now, self), Pictures(self)
+        self.conversation, self.pictures = ConversationTab(now, self), Pictures(self)
         self.probe, self.threshold = Probe(probe, self), board.ThresholdBar(probe, self.update)
         self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.pictures.draw_visible())
         self.pictures.add("spectrum", self.probe.result, "top")

@@ -387,7 +387,7 @@ def bootstrap(trials, enrolled, probes, *, costs=None, measure=None, resamples=1
     """Return 95 % intervals of the measures, resampling speakers.
 
     Speakers are drawn with replacement; a target trial counts as often as its speaker was drawn, a non-target trial
-    the product of both speakers' counts (as in the pigeonhole bootstrap; Owen 2007).
+    the product of both speakers' counts (the vertex bootstrap; Snijders, Borgatti 1999).
 
     Parameters
     ----------
@@ -438,7 +438,7 @@ class Scored:
     vectors: dict                           # {name: d-vector (D,)} of both sides, NaN without speech
     known: dict = field(default_factory=dict)           # {name: (n,)} what is known of each trial, see TERMS
 
-    def s_norm(self, cohort, k=200):
+    def s_norm(self, cohort, k):
         """Return the scores (n,) after adaptive s-norm with a cohort's d-vectors (C, D): Matejka et al. 2017.
 
         Each side's k highest scores against the cohort give the mean and deviation that the score is measured by.

@@ -86,8 +86,8 @@ def first_encoder(config, stored, training):
     encoder = networks.load_encoder(config.init_from)[0] if config.init_from else networks.build_encoder(config)
     began_with = stored["flags"].get("init_from") if config.restore else config.init_from
     encoder.by_batch = not began_with                       # it goes on with what it knows, also after a stop
-    if config.loss == "trials" and config.init_from and stored.get("flags", {}).get("loss") != "trials":
-        encoder.b.assign(-tf.abs(encoder.w) / 2)            # as in a new encoder: eq. 6 and 7 leave b where it was
+    if config.loss == "trials" and config.init_from and stored.get("flags", {}).get("loss", "softmax") == "softmax":
+        encoder.b.assign(-tf.abs(encoder.w) / 2)            # as in a new encoder: eq. 6 gives b no gradient
     if not (config.restore or config.init_from) or differs_in_features(config, stored):
         mean, deviation = utils.channel_statistics(training, np.random.default_rng(config.seed))
         encoder.mean.assign(mean)
@@ -109,6 +109,8 @@ def training_speakers(config, stored):
             raise InputError(f"--teacher is {folder}: it listens to other features than {config.train_path} holds")
     speakers, more = features.protocol_speakers(speakers, config.tdsv)
     kept = stored if config.restore else (embedding.load_config(config.valid_as, "valid_as") if config.valid_as else {})
+    if config.valid_as and not kept.get("validation"):
+        raise InputError(f"--valid_as is {config.valid_as}: that model has no validation speakers; leave it out")
     training, validation = utils.split_validation(
         speakers, config.utterance_number, ratio=config.valid_ratio, rng=np.random.default_rng(config.seed),
         names=kept.get("validation"), seen=stored.get("training", ()))
@@ -137,8 +139,9 @@ def adopt_base(config):
     kept = flags_stored("features", "model")
     if config.restore:
         kept += flags_stored("run") + tuple(name for name in flags_stored("progress") if name not in config.given)
-    else:                           # an older model may begin a run on features that are younger than it
-        kept = [name for name in kept if not configuration.flags()[name].optional and not name.startswith("tdsv")]
+    else:           # a run may begin on features that are younger than its model, or take another part of what is said
+        kept = [name for name in kept
+                if not configuration.flags()[name].optional and not name.startswith(("tdsv", "top_db"))]
     flags = {name: stored["flags"][name] for name in kept if name in stored["flags"]}
     if "ancestor" in stored:
         flags |= networks.ancestor_size(chosen)
@@ -161,12 +164,12 @@ def with_teachers(config, stored):
 def differs_in_features(config, stored):
     """Tell whether a run begins with the weights of a model that was trained on other frames, but for ancestors'.
 
-    Which frames make a segment, and of which texts, does not count.
+    Which are speech and make a segment, and of which texts, does not count.
     """
     if config.restore or "ancestor" in stored:
         return False
     return any(value != stored["flags"].get(name) for name, value in features.feature_settings(config).items()
-               if not name.startswith(("tdsv", "tisv")))
+               if not name.startswith(("tdsv", "tisv", "top_db")))
 
 
 def membership_notes(config, stored, training):

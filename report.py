@@ -15,7 +15,7 @@ from common import write_json, write_whole
 
 FEWEST_TARGETS = 30          # with fewer target trials, figures are not trustworthy
 FEWEST_BARS = 8              # conditions from which on they are drawn
-FEW_TARGETS = "not trustworthy: fewer than 30 target trials"
+FEW_TARGETS = f"not trustworthy: fewer than {FEWEST_TARGETS} target trials"
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Speaker verification</title><style>
 body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1b2430 }}

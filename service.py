@@ -25,6 +25,7 @@ import record
 import verification
 from common import InputError, interrupts_ignored
 
+LEGEND = 10                  # speakers at most whose names stand below a picture
 PATIENCE_SECONDS = 2.0       # the process may finish a file for this long when the window closes
 
 
@@ -201,27 +202,39 @@ class Service:
         axes = figure.add_subplot(title="Likeness of recordings")
         image = axes.imshow(vectors @ vectors.T, vmin=-1, vmax=1, cmap="RdBu_r")
         middles = [end - (len(voice.vectors) + 1) / 2 for voice, end in zip(voices, ends, strict=True)]
-        axes.set_yticks(middles, [shortened(voice.name, 12) for voice in voices])
+        axes.set_yticks(middles, [plain(voice.name) for voice in voices], fontsize=min(10, 240 / len(voices)))
         axes.set_xticks([])
         for end in ends[:-1]:
-            axes.axhline(end - 0.5, color="black", linewidth=0.8)
-            axes.axvline(end - 0.5, color="black", linewidth=0.8)
+            axes.axhline(end - 0.5, color="black", linewidth=min(0.8, 8 / len(voices)))
+            axes.axvline(end - 0.5, color="black", linewidth=min(0.8, 8 / len(voices)))
         figure.colorbar(image, ax=axes, location="bottom", shrink=0.9, label="cosine: 1 sounds alike")
 
     def draw_map(self, figure):
         """Draw the first two principal components of the d-vectors, a colour per speaker."""
+        import matplotlib
         from sklearn.decomposition import PCA
 
         voices, vectors = self.enrolled_vectors()
         pca = PCA(2)
         points = np.split(pca.fit_transform(vectors), np.cumsum([len(voice.vectors) for voice in voices])[:-1])
         axes = figure.add_subplot(title="Near means alike")
+        colours = matplotlib.colormaps["tab10" if len(voices) <= LEGEND else "hsv"]
         for number, (voice, own) in enumerate(zip(voices, points, strict=True)):                # own: (U, 2)
-            axes.scatter(*own.T, s=36, color=f"C{number % 10}", label=shortened(voice.name, 12))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+            colour = colours(number if len(voices) <= LEGEND else number / len(voices))
+            axes.scatter(*own.T, s=36, color=colour)
+            if len(voices) > LEGEND:                        # as many names have no room below
+                axes.annotate(plain(voice.name), own.mean(axis=0), fontsize="xx-small", ha="center", color="0.3")
+        if len(voices) <= LEGEND:           # with its labels, as it leaves out those that begin with _
+            figure.legend(axes.collections, [plain(voice.name) for voice in voices], loc="outside lower center",
+                          ncols=2, frameon=False)
         x, y = np.nan_to_num(pca.explained_variance_ratio_)         # of recordings that are all the same
         axes.set(xlabel=f"first component ({x:.0%})", ylabel=f"second component ({y:.0%})")
         axes.margins(0.1)
+
+
+def plain(name):
+    """Return a name, shortened, as a picture writes it: $ begins no formula."""
+    return shortened(name, 12).replace("$", r"\$")
 
 
 def shortened(name, length=18):

@@ -92,9 +92,9 @@ def speaker_pools(speakers, n, m, *, weigh=False, one_corpus=False):
 
     The chances (P,) within a pool are None where all are drawn alike. With `weigh`, one is drawn as often as it has
     utterances, up to m: one with a single recording, whose crops share room, microphone and mood, 1 / m as often as one
-    with m. With `one_corpus`, each corpus is a pool, so that no channel or language tells the speakers of a batch
-    apart; it is drawn as often as it has utterances, and corpora with fewer than n speakers count as one. Each text is
-    a pool in any case. InputError where no pool holds n speakers.
+    with m, where n is a small part of the pool. With `one_corpus`, each corpus is a pool, so that no channel or
+    language tells the speakers of a batch apart; it is drawn as often as it has utterances, and corpora with fewer than
+    n speakers count as one. Each text is a pool in any case. InputError where no pool holds n speakers.
     """
     groups = [(speaker.text, speaker.corpus if one_corpus else "") for speaker in speakers]
     sizes = collections.Counter(groups)
@@ -308,9 +308,10 @@ def logistic_costs(similarity, own):
 def teacher_loss(embedded, taught):
     """Return TEACHER_WEIGHT times the mean square by which each utterance's cosines differ from its teachers', summed.
 
-    Relational knowledge distillation (Park, Kim, Lu, Cho: CVPR 2019, arXiv 1904.05068), by cosines: a teacher's
-    dimensions need not be the student's, and the teachers' mean is what they find together. Which cosines are alike on
-    the whole is no difference: the threshold is --loss's affair.
+    Relational knowledge distillation (Park, Kim, Lu, Cho: CVPR 2019, arXiv 1904.05068), by the cosines of pairs, as in
+    Tung, Mori (ICCV 2019, arXiv 1907.09682), instead of distances or the angles of triplets: a teacher's dimensions
+    need not be the student's, and the teachers' mean is what they find together. Which cosines are alike on the whole
+    is no difference: the threshold is --loss's affair.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ def find_enrolments(path):
     for item in features.visible_paths(path):
         if item.is_dir() and (files := audio.audio_files(item)[0]):
             add_source(sources, item.name, [item / file for file in files])
-        elif item.suffix == ".npy":
+        elif item.suffix == ".npy" and not item.is_fifo():
             add_source(sources, item.stem, [item])
     direct = [item for item in features.visible_paths(path) if item.is_file() and item.suffix.lower() in audio.SUFFIXES]
     if direct:
@@ -114,7 +114,9 @@ class Voice:
 
     @functools.cached_property
     def centroid(self):
-        """The normalised mean (D,) of the d-vectors."""
+        """The normalised mean (D,) of the d-vectors; InputError where there are none."""
+        if not len(self.vectors):
+            raise InputError(f"{self.name}: {self.problem or 'nothing was heard of it'}")
         return measures.unit_mean(self.vectors)
 
 
@@ -368,9 +370,10 @@ class Verifier:
 
         The best is the one whose score is the furthest above its threshold, in log-likelihood ratios where they count.
         """
+        lost = [f"{voice.name}: {voice.problem}" for voice in voices if voice.problem]
         voices = [voice for voice in voices if not voice.problem]
         if not voices:
-            raise InputError("there is no enrolled speaker to compare with")
+            raise InputError("; ".join(["there is no enrolled speaker to compare with", *lost]))
         if probe.problem:
             return Verdict(probe.name, probe.problem)
         scores = np.array([voice.centroid for voice in voices]) @ probe.centroid                        # (n,)

@@ -60,6 +60,13 @@ def test_every_format_becomes_the_same_tone(tmp_path, name, options, rate, chann
     assert np.std(middle) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)                     # and nothing else
 
 
+def test_a_format_that_cannot_be_wound_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1.5, 8000), 8000, "GSM610")
+    wave = audio.load_audio(tmp_path / "a.wav", 8000)
+    assert len(wave) == pytest.approx(12000, abs=320)
+    assert np.std(wave[4000:8000]) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
+
+
 def test_channels_are_averaged(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([np.full(800, 0.5), np.full(800, -0.25)], axis=1), 8000, "FLOAT")
     np.testing.assert_allclose(audio.load_audio(tmp_path / "a.wav", 8000), 0.125)

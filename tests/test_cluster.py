@@ -111,7 +111,7 @@ def test_a_scheduler_that_does_not_know_this_project_is_named(corpus, tmp_path, 
     finally:
         stop(scheduler)
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "not started with PYTHONPATH=. in this project's folder (ModuleNotFoundError: No module named" in error
+    assert "it does not run with PYTHONPATH=. in this project's folder (ModuleNotFoundError: No module named" in error
 
 
 def test_without_dask_the_command_that_installs_it_is_named(corpus, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Conditions: they are what they are asked to be, come out the same for the same seed, and move nothing."""
 import importlib
+import re
 import sys
 import tracemalloc
 
@@ -166,9 +167,10 @@ def test_a_codec_loses_little_and_not_nothing(wave):
 
 
 def test_clipping_and_level_by_hand(wave):
-    clipped = conditions.clipping(wave, SR, np.random.default_rng(0), percent=10)
-    assert np.mean(clipped == clipped.max()) == pytest.approx(0.05, abs=0.01)
-    assert np.mean(clipped == clipped.min()) == pytest.approx(0.05, abs=0.01)
+    for percent in (3, 10, 15):
+        clipped = conditions.clipping(wave, SR, np.random.default_rng(0), percent=percent)
+        assert np.mean(clipped >= clipped.max()) == pytest.approx(percent / 200, abs=0.001)
+        assert np.mean(clipped <= clipped.min()) == pytest.approx(percent / 200, abs=0.001)
     quiet = conditions.level(wave, SR, np.random.default_rng(0), decibels=-20)
     np.testing.assert_array_equal(quiet, np.round(0.1 * wave * 2**15) / 2**15)
     assert np.abs(conditions.level(wave, SR, np.random.default_rng(0), decibels=40)).max() <= 1
@@ -201,6 +203,10 @@ def test_drawn_conditions_are_varied_and_described(around, wave, monkeypatch):
                             ("telephone", 0.15, 0.33), ("hum", 0.01, 0.1), ("clipping", 0.02, 0.15)):
         assert low < np.mean([word in description for description in drawn]) < high, word
     assert 0.2 < np.mean(["," in description for description in drawn]) < 0.7
+    for pattern, low, high in ((r"(?:noise|hum|babble) (-?\d+) dB", 0, 25), (r"room ([\d.]+) s", 0.2, 1.0),
+                               (r"clipping (\d+) %", 2, 15), (r"level (-?\d+) dB", -40, -10)):
+        numbers = [float(number) for description in drawn for number in re.findall(pattern, description)]
+        assert low <= min(numbers) < low + (high - low) / 3 < high - (high - low) / 3 < max(numbers) <= high, pattern
     nobody = conditions.Surroundings()
     alone = [conditions.draw(nobody, wave, SR, np.random.default_rng(seed))[0] for seed in range(200)]
     assert not any("babble" in description or "recorded" in description for description in alone)

@@ -43,7 +43,8 @@ def test_given_lists_what_was_typed_even_the_default():
 
 
 @pytest.mark.parametrize(("argv", "words"), [
-    (["--utterance_number", "1"], "--utterance_number is 1: GE2E needs at least 2 utterances per speaker"),
+    (["--utterance_number", "0"], "--utterance_number is 0: it must be"),
+    (["--train", "--M", "1"], "--utterance_number is 1: GE2E needs at least 2 utterances per speaker"),
     (["--N", "1"], "--speaker_number is 1: GE2E needs at least 2 speakers"),
     (["--lr", "nan"], "--lr is nan: it must be"),
     (["--beta2", "1"], "--beta2 is 1.0: it must be"),
@@ -58,6 +59,8 @@ def test_given_lists_what_was_typed_even_the_default():
     (["--restore", "True"], "--restore is True: it serves training alone; give --train True"),
     (["--allow_missing", "True"], "--allow_missing is True: only a list, --trials FILE, can miss recordings"),
     (["--trials", "list", "--raw_path", "raw", "--N", "9"], "--trials is list: it says what is compared; leave"),
+    (["--trials", "list", "--raw_path", "raw", "--tdsv_text", "all"], "what is compared; leave --tdsv_text out"),
+    (["--input", "a.wav", "--seconds", "2"], "--seconds is 2: it is for the microphone, --input is heard whole"),
     (["--train", "--restore", "--init_from", "a"], "--init_from is a: --restore True goes on with a run of its own"),
     (["--raw_path", ""], "--raw_path is '': it names nothing; name a place, or leave the flag out"),
     (["--timeline="], "--timeline is '': it names nothing"),

@@ -526,6 +526,31 @@ def test_hidden_files_and_bytes_that_are_no_text_do_not_stop_it(tmp_path, fails)
     assert "it is not UTF-8; rename it" in fails(data_preprocess.main, "--raw_path", os.fsdecode(b"r\xe9w"))
 
 
+def test_speakers_that_are_links_are_of_the_corpus_that_they_lie_in(tmp_path):
+    make_speakers(tmp_path / "here", ["a"])
+    make_speakers(tmp_path / "there", ["b"])
+    (tmp_path / "raw").mkdir()
+    for name, home in (("a", "here"), ("b", "there")):
+        (tmp_path / "raw" / name).symlink_to(tmp_path / home / name)
+    for _ in range(2):
+        assert preprocess(tmp_path / "raw", tmp_path, "--test_ratio", "0") == 0
+        assert [speaker.corpus for speaker in features.load_features(tmp_path / "train")[0]] == [
+            str(tmp_path / "raw")] * 2
+
+
+def test_a_speaker_whose_folder_is_gone_is_told(tmp_path, capsys):
+    raw, other = make_speakers(tmp_path / "raw", ["a", "b"]), make_speakers(tmp_path / "other", ["c"])
+    for corpus in (raw, other):
+        assert preprocess(corpus, tmp_path, "--test_ratio", "0") == 0
+    shutil.rmtree(raw / "b")
+    shutil.rmtree(other / "c")
+    capsys.readouterr()
+    assert preprocess(raw, tmp_path) == 0
+    told = capsys.readouterr().err
+    assert f"{raw / 'b'} is gone; {tmp_path / 'train' / 'b.npy'} is kept, delete it if it is not wanted" in told
+    assert "c is gone" not in told                                      # that corpus was not looked at
+
+
 def test_a_corpus_may_move(tmp_path):
     raw = make_speakers(tmp_path / "raw", ["a"])
     assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0

@@ -36,7 +36,9 @@ def test_readmes_lines_go_from_a_file_to_a_d_vector_and_a_score(block_tensorflow
 
 @pytest.mark.parametrize("name", ["README.md", "docs/experiments.md"])
 def test_what_the_lines_in_a_document_call_exists(name):
-    for lines in re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for lines in blocks:
         nodes = list(ast.walk(ast.parse(lines)))
         imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         rooms = {room: importlib.import_module(room) for room in imported if (ROOT / f"{room}.py").exists()}

@@ -249,6 +249,16 @@ def test_what_has_no_calibration(scores, words):
         measures.calibrate(scores, [True, True, False])
 
 
+def test_what_is_known_of_a_trial_by_hand():
+    """Shipped calibrations are weights of these: a usual trial has none of them, each step is about 1."""
+    usual = {"probe_seconds": 4, "enrolled_seconds": 20, "enrolments": 5, "snr": 30, "bandwidth": 8000}
+    np.testing.assert_array_equal(measures.term_matrix(usual), [1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(measures.term_matrix({}), [1, 0, 0, 0, 0, 0])
+    other = {"probe_seconds": 4 / np.e, "enrolled_seconds": 20 / np.e, "enrolments": 5 / np.e, "snr": 20,
+             "bandwidth": 4000}
+    np.testing.assert_allclose(measures.term_matrix(other), [1, -1, -1, -1, -1, -1])
+
+
 def test_operating_points_by_hand():
     others = np.arange(200) / 1000                                 # 0.000 ... 0.199
     scores = np.concatenate([others, [0.1985, 0.5]])
@@ -358,10 +368,10 @@ def test_s_norm_leaves_silence_at_the_bottom():
     numbers = np.zeros(2, int)
     scored = measures.Scored(["a", "a"], ["b", "mute"], np.array([0.6, -np.inf]), np.array([True, False]), numbers,
                              numbers, vectors)
-    found = scored.s_norm(np.array([[0.8, 0.6], [0.0, 1.0]]))
+    found = scored.s_norm(np.array([[0.8, 0.6], [0.0, 1.0]]), 2)
     # The cohort's cosines are 0.8 and 0 with a, 0.96 and 0.8 with b: means 0.4 and 0.88, deviations 0.4 and 0.08.
     assert found.tolist() == pytest.approx([(0.2 / 0.4 - 0.28 / 0.08) / 2, -np.inf])
-    assert np.isfinite(scored.s_norm(np.array([[0.8, 0.6]]))[0])                # one voice has no deviation
+    assert np.isfinite(scored.s_norm(np.array([[0.8, 0.6]]), 2)[0])                # one voice has no deviation
 
 
 def test_figures_are_those_of_calibrated_scores_and_intervals_those_of_the_seed():

@@ -255,6 +255,18 @@ def test_the_threshold_of_trials_begins_as_in_a_new_encoder_or_where_trials_left
     assert float(load_encoder(tmp_path / "b")[0].b) == pytest.approx(-7.0)
 
 
+def test_a_run_may_begin_on_features_that_hear_more_as_speech(trained, corpus, tmp_path):
+    """What is normalised stays as it was: the weights know it."""
+    folder = tmp_path / "features"
+    assert data_preprocess.main(["--raw_path", str(corpus), "--train_path", str(folder / "train"), "--test_path",
+                                 str(folder / "test"), "--top_db", "45"]) == 0
+    assert model.main(train_flags(folder, tmp_path / "a", "--iteration", 1, "--init_from", trained, "--teacher",
+                                  trained)) == 0
+    base, stored = (json.loads((place / "config.json").read_text()) for place in (trained, tmp_path / "a"))
+    assert (base["flags"]["top_db"], stored["flags"]["top_db"]) == (30, 45)
+    assert stored["normalisation"] == base["normalisation"]
+
+
 def test_init_from_validates_on_speakers_that_its_base_did_not_train_on(trained, made_features, tmp_path):
     """Half of 8 speakers validated the base, and validate this run, too; a third run knows whom the first has heard."""
     base = json.loads((trained / "config.json").read_text())
@@ -304,6 +316,9 @@ def test_a_run_validates_on_the_speakers_of_another(trained, made_features, tmp_
         assert model.main(flags) == 2
         assert f"error: {others[0]} cannot validate: the weights that this run begins with, or its teacher" in (
             capsys.readouterr().err)
+    (tmp_path / "config.json").write_text(json.dumps(base | {"validation": []}))
+    assert model.main(train_flags(made_features, tmp_path / "x", "--iteration", 1, "--valid_as", tmp_path)) == 2
+    assert "that model has no validation speakers; leave it out" in capsys.readouterr().err
 
 
 def test_a_teacher_that_hears_other_features_is_refused(trained, made_features, tmp_path, capsys):

@@ -6,6 +6,8 @@ import html.parser
 import io
 import json
 import shutil
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 
@@ -345,6 +347,34 @@ def test_the_costs_of_all_conditions_together_equal_a_plain_sum(stressed):
     lines = printed[printed.index("All conditions together"):].splitlines()
     assert lines[2].split() == ["Cllr", f"{stored['cllr']:.4f}"]
     assert lines[3].split() == ["min", "Cllr", f"{stored['min_cllr']:.4f}"]
+
+
+def test_with_copies_all_that_is_embedded_counts(stressed, monkeypatch):
+    """A test's speed is that of originals and copies; a cohort is of originals alone."""
+    folder, flags, _ = stressed
+    monkeypatch.chdir(folder)
+    config = configuration.get_config(flags)
+    speakers, _ = protocol.speakers_to_test(config, embedding.load_config(config.model_path))
+    originals = [utterance for speaker in speakers for utterance in speaker.utterances]
+    parts = [part for utterance in originals for part in (utterance, *utterance.copies)]
+    assert len(parts) > 10 * len(originals)
+    found = evaluation_script.score_speakers(config).evaluation
+    assert found.embedded_seconds == pytest.approx(sum(part.speech_seconds for part in parts if part.count))
+    embedded, embed_rows = [], embedding.embed_rows
+    monkeypatch.setattr(embedding, "embed_rows", lambda encoder, rows: embedded.append(len(rows)) or embed_rows(
+        encoder, rows))
+    home = speakers[0].path.parent
+    evaluation_script.embed_cohort(embedding.load_encoder(config.model_path)[0], home, config)
+    assert sum(embedded) == sum(utterance.count for utterance in originals)
+
+
+def test_what_is_written_is_there_though_nobody_reads_what_is_printed(trained, made_features, tmp_path):
+    flags = ["--model_path", trained, "--test_path", made_features / "test", "--M", 1, "--report_path", tmp_path / "r"]
+    command = [sys.executable, evaluation_script.__file__, *map(str, flags)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        process.stdout.close()
+        process.wait(timeout=120)
+    assert json.loads((tmp_path / "r" / "evaluation.json").read_text())["enrolment_utterances"] == 1
 
 
 def test_a_second_run_finds_its_features(stressed, monkeypatch, capsys):

@@ -1,4 +1,5 @@
 """The process that listens for the window."""
+import io
 import multiprocessing
 import os
 import pathlib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import audio
 import configuration
@@ -51,6 +53,22 @@ def test_the_window_judges_what_it_heard(trained, corpus, tmp_path, monkeypatch)
     monkeypatch.setattr(record, "save_probe", save_and_be_replaced)
     assert listener.verify(voices[0]).scores == own.scores
     assert own.scores == [("Ana", pytest.approx(1, abs=1e-5))]
+
+
+@pytest.mark.filterwarnings("error")                # of a picture whose parts have no room
+@pytest.mark.parametrize("names", [["_ben", r"$\x$", "anna"], [f"voice{number}" for number in range(40)]])
+def test_pictures_of_the_enrolled_name_everybody(monkeypatch, names):
+    """Of few in a legend, of many at their dots; a name may begin with _ or look like a formula."""
+    rng, listener = np.random.default_rng(0), service.Service(configuration.get_config([]))
+    voices = [verification.Voice(name, [], rng.standard_normal((3, 4)), 3.0, []) for name in names]
+    monkeypatch.setattr(listener, "enrolled_vectors",
+                        lambda: (voices, np.concatenate([voice.vectors for voice in voices])))
+    for draw in (listener.draw_map, listener.draw_likeness):
+        figure = Figure(figsize=(3, 5), layout="constrained")
+        draw(figure)
+        figure.savefig(io.BytesIO(), format="png")
+        texts = {text.get_text().replace(r"\$", "$") for text in figure.findobj(Text)}
+        assert texts >= set(names)
 
 
 FLAG = re.compile(r"--[a-z]")

@@ -164,6 +164,9 @@ def test_a_take_that_cannot_be_used_is_none(phrases, tmp_path):
         assert preprocess(tmp_path / "raw", tmp_path, "--tdsv", "True", "--noise_filenum", pieces) == 0
         (speaker,), number = features.lone_takes(features.load_features(tmp_path / "test")[0])
         assert (number, len(speaker.voiced)) == (1, 1 + pieces)
+    before = (tmp_path / "test" / "voice06.npy").read_bytes()
+    assert preprocess(tmp_path / "raw", tmp_path) == 0      # or, without a flag, nothing
+    assert (tmp_path / "test" / "voice06.npy").read_bytes() == before
 
 
 # ---- noise ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
 """model.py --verify: what is an enrolment and a probe, the threshold, the verdicts and exit codes, what is refused."""
 import json
+import os
+import pathlib
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +23,8 @@ import measures
 import model
 import verification
 from common import InputError, tf
+
+ROOT = pathlib.Path(model.__file__).parent
 
 
 @pytest.fixture
@@ -69,6 +75,32 @@ def test_the_verdict_turns_at_the_threshold(verify, voice, corpus):
     assert f"score {score:.4f}, " in printed
     assert "given by --threshold" in printed
     assert " s of 00.wav (about " in printed
+
+
+def test_who_was_not_heard_has_no_centroid_and_is_named(trained, voice, tmp_path):
+    soundfile.write(tmp_path / "still.wav", np.zeros(16000), 8000)
+    verifier = verification.Verifier(configuration.get_config(["--model_path", str(trained), "--threshold", "0"]))
+    still, = verifier.probes(tmp_path / "still.wav")
+    with pytest.raises(InputError, match=r"still\.wav: no speech"):
+        _ = still.centroid
+    probe, = verifier.probes(voice / "00.wav")
+    with pytest.raises(InputError, match=r"no enrolled speaker to compare with; still\.wav: no speech"):
+        verifier.compare(probe, [still])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
+def test_a_pipe_is_no_enrolment(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "anna.npy").touch()
+    assert list(verification.find_enrolments(tmp_path)) == ["anna"]
+
+
+def test_a_verdict_comes_where_errors_have_no_way_out(trained, voice):
+    command = [sys.executable, "-c", "import os, sys; os.close(2); os.execv(sys.executable, sys.argv[1:])",
+               sys.executable, str(ROOT / "model.py"), "--verify", "--model_path", str(trained), "--threshold", "0",
+               "--enroll_path", str(voice / "00.wav"), "--verify_path", str(voice / "00.wav")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout[:11]) == (0, "Same person")
 
 
 def test_without_a_name_all_are_compared_best_first(verify, corpus, voice):
