@@ -306,7 +306,7 @@ def gone_speakers(folder, sources):
     """Return a line per speaker in a feature folder whose audio was beside that of `sources`, {name: folder}, once."""
     homes = {os.path.dirname(place_of(source)) for source in sources.values()}
     others = [path for path in files_of(folder, ".json") if path.name != "manifest.json" and path.stem not in sources]
-    places = {path: read_record(path)[0]["source"] for path in others}
+    places = {path: read_record(path)[0].get("source", "") for path in others}
     return [f"{place} is gone; {path.with_suffix('.npy')} is kept, delete it if it is not wanted"
             for path, place in places.items() if os.path.dirname(place) in homes and not os.path.exists(place)]
 

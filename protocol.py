@@ -241,8 +241,7 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
     probes = [(name, probe) for name, (_, own) in zip(names, parted, strict=True) for probe in own]
     enrolled = np.array([[d_vectors[name, part] for part in own] for name, (own, _) in zip(names, parted, strict=True)])
     silence = np.full_like(enrolled[0, 0], np.nan)
-    seconds = sum(part.speech_seconds for speaker in speakers for utterance in speaker.voiced
-                  for part in (utterance, *utterance.copies) if part.count)
+    seconds = sum(part.speech_seconds for _, part in d_vectors)
     mixed = sum(mixes_sessions(speaker, *parts) for speaker, parts in zip(speakers, parted, strict=True))
     notes = [f"{mixed} speakers have too few utterances in separate sessions: theirs are mixed"] if mixed else []
     corpora = compared_groups(speakers, within_corpora)
