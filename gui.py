@@ -471,7 +471,7 @@ class App:
                 self.check_people(claim)
                 self.verifier("listen", False)
             with contextlib.closing(self.microphone(sr, device, self.cancelled.is_set)) as coming:
-                for block in record.up_to(seconds * sr, coming):
+                for block in listening.up_to(seconds * sr, coming):
                     yield block
                     heard += len(block)
                     self.worker.post(self.show_level, words, audio.level_db(block), seconds, heard / sr, live)
