@@ -302,6 +302,12 @@ def misfit_of(kinds):
     return next((name for name, kind in fields if kind not in UTTERANCE_KINDS[name]), None)
 
 
+def count_recordings(speakers):
+    """Return how many utterances with speech, and copies of them, speakers have."""
+    utterances = [utterance for speaker in speakers for utterance in speaker.voiced]
+    return [len(utterances), sum(len(utterance.copies) for utterance in utterances)]
+
+
 def gone_speakers(folder, sources):
     """Return a line per speaker in a feature folder whose audio was beside that of `sources`, {name: folder}, once."""
     homes = {os.path.dirname(place_of(source)) for source in sources.values()}

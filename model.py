@@ -173,11 +173,16 @@ def differs_in_features(config, stored):
 
 
 def membership_notes(config, stored, training):
-    """Return a note where a run goes on with other speakers than it began with."""
+    """Return a note where a run goes on with other speakers or recordings than it had when it stopped."""
     known = set(stored.get("speakers", ())) if config.restore else set()
     changed = known and known ^ set(features.people(training))
-    return [f"{len(changed)} training speakers came or went since this run began: its batches are not those of a run "
-            "that never stopped"] if changed else []
+    if changed:
+        return [f"{len(changed)} training speakers came or went since this run began: its batches are not those of a "
+                "run that never stopped"]
+    if config.restore and stored.get("recordings", heard := features.count_recordings(training)) != heard:
+        return ["utterances or copies came or went since this run stopped: its batches and validation losses are not "
+                "those of before"]
+    return []
 
 
 def pool_notes(pools, training):
@@ -201,7 +206,7 @@ def write_config(config, stored, encoder, *, training, validation, notes):
         "commands": [*commands, shlex.join(sys.argv)], "versions": common.versions(),
         "normalisation": stored["normalisation"] if config.restore else normalisation,
         "speakers": names, "training": sorted({*names, *stored.get("training", ())}),
-        "validation": features.people(validation)})
+        "validation": features.people(validation), "recordings": features.count_recordings(training)})
 
 
 def training_summary(encoder, config, training, validation):

@@ -113,8 +113,8 @@ def write_report(folder, figures, scored, evaluation=None, history=()):
     write_json(folder / "evaluation.json", figures)
     labels = np.where(scored.labels, "target", "nontarget")
     trials = zip(scored.scores, labels, scored.enrolled, scored.probes, strict=True)
-    lines = (f"{score:.6f}\t{label}\t{enrolled}\t{probe}\n".encode() for score, label, enrolled, probe in trials)
-    write_whole(folder / "scores.txt", lambda file: file.writelines(lines))
+    lines = ("\t".join([f"{score:.6f}", *(word.replace("\t", " ") for word in words)]) for score, *words in trials)
+    write_whole(folder / "scores.txt", lambda file: file.writelines(f"{line}\n".encode() for line in lines))
     pictures = {"det": det_curve(scored.scores, scored.labels),
                 "scores": histogram(scored.scores, scored.labels, figures["points"]["eer"]["threshold"]),
                 "map": embedding_map(scored)}

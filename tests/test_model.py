@@ -391,6 +391,14 @@ def test_a_run_that_goes_on_with_other_speakers_says_so(made_features, tmp_path,
         (tmp_path / "train" / f"voice00{suffix}").unlink()
     assert model.main([*on, "3"]) == 0
     assert "1 training speakers came or went since this run began" in capsys.readouterr().out
+    path = tmp_path / "train" / "voice01.json"
+    record = json.loads(path.read_text())
+    record["utterances"][0]["copies"] = [{**record["utterances"][0], "count": 0, "first": 0, "condition": "opus"}]
+    path.write_text(json.dumps(record))
+    assert model.main([*on, "4"]) == 0
+    assert "utterances or copies came or went since this run stopped" in capsys.readouterr().out
+    assert model.main([*on, "5"]) == 0
+    assert "came or went" not in capsys.readouterr().out
 
 
 def test_a_new_run_forgets_the_thresholds_of_a_deleted_one(trained, made_features, tmp_path):

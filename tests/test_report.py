@@ -224,12 +224,13 @@ def test_the_report_agrees_with_the_scores(report):
 def test_names_with_blanks_stay_one_field(tmp_path, report):
     figures = json.loads((report / "evaluation.json").read_text())
     places = np.array([0, 1])
-    scored = measures.Scored(["anna maria"] * 2, ["anna maria/1 a.wav", "bo/2.wav"], np.array([0.5, 0.25]),
+    scored = measures.Scored(["anna maria"] * 2, ["anna maria/1 a.wav", "bo/\t2.wav"], np.array([0.5, 0.25]),
                              np.array([True, False]), np.array([0, 0]), places,
-                             {"anna maria": np.eye(2)[0], "anna maria/1 a.wav": np.eye(2)[0], "bo/2.wav": np.eye(2)[1]})
+                             {"anna maria": np.eye(2)[0], "anna maria/1 a.wav": np.eye(2)[0],
+                              "bo/\t2.wav": np.eye(2)[1]})
     report_room.write_report(tmp_path, figures, scored)
     assert (tmp_path / "scores.txt").read_text() == ("0.500000\ttarget\tanna maria\tanna maria/1 a.wav\n"
-                                                     "0.250000\tnontarget\tanna maria\tbo/2.wav\n")
+                                                     "0.250000\tnontarget\tanna maria\tbo/ 2.wav\n")
 
 
 def test_the_page_is_whole_and_needs_no_other_file(report):
