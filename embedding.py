@@ -410,10 +410,10 @@ def known_points(calibration, trials):
     weigh the same in all of them. The calibration was fitted to the same trials, so new speakers may have other rates;
     a probe without speech is none of the trials.
     """
+    ratios, weights = calibration.ratio(trials.scores, trials.known), measures.corpus_weights(trials)
     recorded = trials.part(trials.as_recorded)
+    own_ratios, own_weights = ratios[trials.as_recorded], measures.corpus_weights(recorded)
     n_others = np.count_nonzero(~recorded.labels)               # the others are the same under other conditions
-    ratios, weights = ratios_and_weights(calibration, trials)
-    own_ratios, own_weights = ratios_and_weights(calibration, recorded)
     points = measures.operating_points(ratios, trials.labels, weights=weights, n_others=n_others)
     points["eer"] = measures.operating_points(own_ratios, recorded.labels, weights=own_weights)["eer"]
     for point in points.values():
@@ -422,11 +422,6 @@ def known_points(calibration, trials):
         point["far_all"], point["frr_all"] = measures.decision_rates(ratios >= llr, trials.labels, weights)
         point["far"], point["frr"] = measures.decision_rates(own_ratios >= llr, recorded.labels, own_weights)
     return points
-
-
-def ratios_and_weights(calibration, trials):
-    """Return the log-likelihood ratios (n,) of measures.KnownTrials, and how much each counts."""
-    return calibration.ratio(trials.scores, trials.known), measures.corpus_weights(trials)
 
 
 def calibration_of(stored):

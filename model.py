@@ -179,7 +179,8 @@ def membership_notes(config, stored, training):
     if changed:
         return [f"{len(changed)} training speakers came or went since this run began: its batches are not those of a "
                 "run that never stopped"]
-    if config.restore and stored.get("recordings", heard := features.count_recordings(training)) != heard:
+    heard = features.count_recordings(training)
+    if config.restore and stored.get("recordings", heard) != heard:
         return ["utterances or copies came or went since this run stopped: its batches and validation losses are not "
                 "those of before"]
     return []

@@ -251,8 +251,12 @@ def test_the_threshold_of_trials_begins_as_in_a_new_encoder_or_where_trials_left
     assert float(found.b) == pytest.approx(-abs(float(found.w)) / 2)       # the base's softmax gave b no gradient
     found.b.assign(-7.0)
     encoder_room.write_checkpoint(tf.train.Checkpoint(encoder=found), tmp_path / "a", 1)
-    assert model.main([*flags, "--init_from", str(tmp_path / "a"), "--model_path", str(tmp_path / "b")]) == 0
-    assert float(load_encoder(tmp_path / "b")[0].b) == pytest.approx(-7.0)
+    stored = json.loads((tmp_path / "a" / "config.json").read_text())
+    for loss in ("trials", "contrast"):                                     # eq. 7 trains b, too
+        stored["flags"]["loss"] = loss
+        (tmp_path / "a" / "config.json").write_text(json.dumps(stored))
+        assert model.main([*flags, "--init_from", str(tmp_path / "a"), "--model_path", str(tmp_path / loss)]) == 0
+        assert float(load_encoder(tmp_path / loss)[0].b) == pytest.approx(-7.0)
 
 
 def test_a_run_may_begin_on_features_that_hear_more_as_speech(trained, corpus, tmp_path):

@@ -122,6 +122,8 @@ def test_a_stranger_has_as_many_chances_as_there_are_speakers():
     scores = [("a", 0.4), ("b", 0.3), ("c", 0.2)]
     verdict = verification.Verdict("probe", "", "a", 0.4, None, threshold, 1.0, 1.0, scores=scores)
     assert "a stranger passes as one of these 3 in up to 27% of the cases" in str(verdict)
+    noisy = replace(threshold, llr=1.0, far_all=0.2, frr_all=0.3)               # 1 - 0.8^3
+    assert "in up to 49% of the cases" in str(replace(verdict, threshold=noisy))
     assert "a stranger" not in str(replace(verdict, scores=scores[:1]))
 
 
