@@ -222,8 +222,8 @@ def training_summary(encoder, config, training, validation):
     if not validation:
         strange = ", which --init_from was not trained on" if config.init_from else ""
         lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances{strange}; "
-                     f"--valid_ratio {config.valid_ratio} gives fewer: no EER is measured and no threshold stored; "
-                     "python test.py --store_threshold True measures one on test speakers")
+                     f"--valid_ratio {config.valid_ratio} gives fewer: no EER is measured, --patience never ends, no "
+                     "threshold is stored; python test.py --store_threshold True measures one on test speakers")
     elif any(utterance.copies for speaker in validation for utterance in speaker.voiced) and (
             validating < CALIBRATION_SPEAKERS):
         lines.append(f"{validating} validation speakers are too few for thresholds that know conditions, "
