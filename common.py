@@ -26,6 +26,7 @@ M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1                 # of glibc's malloc.
 DEFERRED = ("numba", "sklearn", "sklearn.cluster", "sklearn.decomposition", "sklearn.feature_extraction",
             "sklearn.neighbors", "scipy.interpolate", "scipy.ndimage", "scipy.optimize", "scipy.signal", "scipy.sparse",
             "scipy.spatial", "scipy.spatial.distance", "scipy.stats")
+SOMEBODY = "somebody else"   # the name of who speaks and is not enrolled
 STALE_SECONDS = 60           # since the last write to a temporary file that no program needs any more
 
 

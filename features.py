@@ -23,11 +23,11 @@ import numpy as np
 import common
 import configuration
 from audio import N_MELS
-from common import InputError, json_bytes, read_json, write_json, write_whole
+from common import SOMEBODY, InputError, json_bytes, read_json, write_json, write_whole
 
 SPEAKER_NAME = re.compile(r"[\w][\w .-]*")
 LONGEST_NAME = 240           # bytes: a file's may have 255, with its suffix
-TAKEN = ("manifest", "somebody else")       # by a folder's own file, and for who is not enrolled
+TAKEN = ("manifest", SOMEBODY)          # names: of a folder's own file, and of who is not enrolled
 HEAD_BYTES = 128             # of a .npy that NumPy writes
 MANY_FILES = 2000            # so many that reading them ahead pays
 READERS = 16                 # at once
@@ -55,7 +55,7 @@ def speaker_name(text):
     if name[:1] in signs or not SPEAKER_NAME.fullmatch(name.translate(dict.fromkeys(map(ord, signs)))) or (
             name in TAKEN):
         raise InputError(f"speaker name {text!r}: use letters, digits, spaces, '_', '.' and '-', "
-                         "beginning with a letter, a digit or '_'; 'manifest' and 'somebody else' are taken")
+                         f"beginning with a letter, a digit or '_'; {' and '.join(map(repr, TAKEN))} are taken")
     if len(name.encode()) > LONGEST_NAME:
         raise InputError(f"speaker name {text!r}: its {len(name.encode())} bytes are too many for a file's; use at "
                          f"most {LONGEST_NAME}")

@@ -17,10 +17,9 @@ import numpy as np
 
 import audio
 import verification
-from common import InputError, write_whole
+from common import SOMEBODY, InputError, write_whole
 
 MICROPHONE = "microphone"    # where a sound comes from that no file holds
-SOMEBODY = "somebody else"   # who speaks, where it is nobody enrolled
 WINDOW_SECONDS = 2.0         # of speech that tell who speaks
 NEWEST_SECONDS = 1.0         # of them that tell of another speaker first
 MEMORY_SECONDS = 30.0        # of sound by which loudness and noise are judged meanwhile
