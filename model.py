@@ -285,9 +285,9 @@ def graceful_interrupt():
 
 @dataclass(frozen=True)
 class Validation:
-    """What the validation speakers gave: the loss is the mean of that of their utterances and that of the copies.
+    """What the validation speakers gave. The loss is that of eq. 6, with --loss trials the min Cllr.
 
-    It is the mean over several draws of the enrolments, too; the rest is of those that all tests have.
+    It is the mean of originals and copies, and of several draws of enrolments; the rest is of those of all tests.
     """
 
     evaluation: protocol.Evaluation
@@ -418,7 +418,8 @@ class Trainer:
                                          self.config.utterance_number, within_corpora=True)
                        for speakers in utils.redraw_enrolments(self.validation, DRAWS)]
         copies = [[evaluation.under(probes) for probes in evaluation.copies] for evaluation in evaluations]
-        losses = [one.least_loss() for one in evaluations], [copy.least_loss() for draw in copies for copy in draw]
+        loss_of = protocol.Evaluation.min_cllr if self.config.loss == "trials" else protocol.Evaluation.least_loss
+        losses = [loss_of(one) for one in evaluations], [loss_of(copy) for draw in copies for copy in draw]
         loss = float(np.mean([np.mean(part) for part in losses if part]))
         self.check_loss(loss, "validation loss")
         copies_eer = float(np.mean([copy.eer_of_copies() for copy in copies[0]])) if copies[0] else None
@@ -493,7 +494,7 @@ class Trainer:
         if validation:
             copies = "" if validation.copies_eer is None else f", {validation.copies_eer:.4f} on copies"
             bar.write(f"iteration {self.iteration}: loss {row['loss']:.3f}, on validation speakers "
-                      f"EER {row['valid_eer']:.4f}{copies}, loss per probe {row['valid_loss']:.4f}")
+                      f"EER {row['valid_eer']:.4f}{copies}, validation loss {row['valid_loss']:.4f}")
 
 
 # ---- test, verify -----------------------------------------------------------------------------------------------
@@ -501,8 +502,7 @@ class Trainer:
 def test(config):
     """Evaluate the model in config.model_path on the speakers of config.test_path, or on the audio of --raw_path.
 
-    The feature flags become those of the model. Returns a protocol.Evaluation; see `protocol.evaluate` for what is
-    raised.
+    The feature flags become those of the model. Returns a protocol.Evaluation, raises what `protocol.evaluate` does.
     """
     encoder, stored = embedding.open_model(config)
     speakers, notes = protocol.speakers_to_test(config, stored)

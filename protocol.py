@@ -17,7 +17,7 @@ import data_preprocess
 import features
 from audio import SEGMENT_HOP, cut_segments
 from common import InputError
-from measures import KnownTrials, Scored, operating_points, unit_mean
+from measures import KnownTrials, Scored, Trials, corpus_weights, min_cllr, operating_points, unit_mean
 
 SHORT_SECONDS = (1, 2)      # of speech of the probes that a calibration hears, beside whole ones
 SHORT_ENROLMENTS = (1, 2)   # utterances of its enrolments, beside all
@@ -118,6 +118,14 @@ class Evaluation:
                  "enrolled_seconds": np.array(enrolled, float), "enrolments": float(m)}
         return {name: np.broadcast_to(values, self.scores.shape) for name, values in known.items()}
 
+    def known_trials(self, as_recorded):
+        """Return the trials that count and whose probes hold speech, as KnownTrials."""
+        kept = self.compared & np.isfinite(self.scores)
+        corpora = np.zeros(len(self.speakers), int) if self.corpora is None else self.corpora
+        return KnownTrials(self.scores[kept], self.labels[kept],
+                           {name: values[kept] for name, values in self.known.items()},
+                           np.broadcast_to(corpora, kept.shape)[kept], np.full(kept.sum(), as_recorded))
+
     def scored(self, trials=None):
         """Return trials, a mask (P, S), as Scored: without it all that count."""
         n_probes, n_speakers = self.scores.shape
@@ -182,6 +190,14 @@ class Evaluation:
     def targets(self):
         """The number of target trials."""
         return int(self.labels.sum())
+
+    def min_cllr(self):
+        """Return the min Cllr of the trials whose probes hold speech: what one threshold for all can reach.
+
+        Every corpus weighs the same.
+        """
+        trials = self.known_trials(as_recorded=True)
+        return float(min_cllr(Trials(trials.scores, trials.labels), corpus_weights(trials)))
 
     def least_loss(self):
         """Return `loss` at the scale w that makes it least: verification has no use for w."""
@@ -354,17 +370,10 @@ def calibration_trials(evaluation, embed_rows, speakers, config):
     whole = [evaluation.originals, *evaluation.copies]
     short = [shorten(embed_rows, owners, probes, seconds, config) for probes in whole for seconds in SHORT_SECONDS
              if not config.tdsv]            # a part of a take is another text
-    corpora = np.zeros(len(evaluation.speakers), int) if evaluation.corpora is None else evaluation.corpora
-    parts = []
-    for probes in whole + short:
-        for m in sorted({*SHORT_ENROLMENTS, evaluation.enrolment_utterances}):
-            under = evaluation.under(probes, m)
-            kept = under.compared & np.isfinite(under.scores)
-            parts.append(KnownTrials(under.scores[kept], under.labels[kept],
-                                     {name: values[kept] for name, values in under.known.items()},
-                                     np.broadcast_to(corpora, kept.shape)[kept], np.full(kept.sum(), (
-                                         probes is whole[0] and m == evaluation.enrolment_utterances))))
-    return KnownTrials.joined(parts)
+    full = evaluation.enrolment_utterances
+    return KnownTrials.joined([
+        evaluation.under(probes, m).known_trials(as_recorded=probes is whole[0] and m == full)
+        for probes in whole + short for m in sorted({*SHORT_ENROLMENTS, full})])
 
 
 def speakers_to_test(config, stored):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -291,6 +292,33 @@ def test_validation_hears_originals_and_copies(run):
     row = next(row for row in rows if int(row["iteration"]) == stored["best"]["model_num"])
     assert float(row["valid_copies_eer"]) == pytest.approx(np.mean([copy.eer for copy in copies]))
     assert float(row["valid_eer"]) == pytest.approx(evaluation.eer)
+
+
+def test_a_run_for_one_threshold_validates_by_it(run):
+    """With --loss trials the best checkpoint is that of the least min Cllr; here scikit-learn finds it."""
+    from sklearn.isotonic import IsotonicRegression
+
+    encoder, config = load_encoder(run / "model")
+    config.loss, config.utterance_number = "trials", 3
+    names = json.loads((run / "model" / "config.json").read_text())["validation"]
+    speakers = [one for one in features.load_features(run / "train")[0] if one.name in names]
+    trainer = types.SimpleNamespace(config=config, encoder=encoder, validation=speakers, chief=True,
+                                    check_loss=lambda loss, name: None)
+    found, embed = [], functools.partial(embedding.embed_speaker, encoder)
+    for redrawn in utils.redraw_enrolments(speakers, model.DRAWS):
+        drawn = protocol.evaluate(embed, redrawn, 3)
+        found.append([])
+        for one in (drawn, *map(drawn.under, drawn.copies)):
+            kept = np.isfinite(one.scores)
+            ranks, labels = np.unique(one.scores[kept], return_inverse=True)[1], one.labels[kept]
+            weights = np.where(labels, 1 / labels.sum(), 1 / (~labels).sum())
+            posterior = IsotonicRegression().fit(ranks, labels, weights).predict(ranks)
+            with np.errstate(divide="ignore"):
+                costs = np.where(labels, -np.log2(posterior), -np.log2(1 - posterior))
+            found[-1].append((costs * weights).sum() / 2)
+    expected = (np.mean([costs[0] for costs in found]) + np.mean([costs[1:] for costs in found])) / 2
+    assert 0 < expected < 1
+    assert model.Trainer.validate(trainer).loss == pytest.approx(expected)
 
 
 def test_the_eer_of_copies_leaves_out_who_has_none(run):
