@@ -54,6 +54,11 @@ def print_skipped(losses, where=""):
         print(f"skipped: {len(losses) - 20} more{where}", file=sys.stderr)
 
 
+def printable(text):
+    """Return a text with its control characters escaped: file names may hold some."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 # ---- long work --------------------------------------------------------------------------------------------------
 
 def progress(iterable=None, **options):

@@ -297,7 +297,8 @@ def add_recording_flags(add):
         readers="record gui")
     add("list_devices", False, "list the microphones and end")
     add("input", None, "take this recording instead of the microphone", metavar="FILE")
-    add("replace", False, "drop what the speaker has enrolled before", readers="record gui")
+    add("replace", False, "drop what the speaker has enrolled before; recordings that were kept stay until --forget",
+        readers="record gui")
     add("forget", False, "delete the speaker's enrolment and kept recordings, and end",
         excludes=("replace", "input", "keep_recording"))
     add("keep_recording", False, "keep the enrolled recording as WAV in --raw_path", readers="record gui")

@@ -63,7 +63,7 @@ class Encoder:
                 self.idle.put(self.interpreter())
         except (ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"{path} cannot be read as an encoder: {error}") from error
-        self.workers = ThreadPoolExecutor(joblib.cpu_count(), "encoder")
+        self.workers, self.process = None, None
 
     @property
     def sha256(self):
@@ -80,6 +80,8 @@ class Encoder:
 
     def __call__(self, frames):
         """Return the d-vectors (B, D) of sequences of frames (B, T, 40)."""
+        if self.process != os.getpid():             # a fork has no threads of the process that it comes from
+            self.workers, self.process = ThreadPoolExecutor(joblib.cpu_count(), "encoder"), os.getpid()
         frames = np.asarray(frames, np.float32)
         parts = [frames[start:start + PART] for start in range(0, len(frames), PART)]
         return np.concatenate(list(self.workers.map(self.embed_part, parts) if len(parts) > 1
@@ -369,6 +371,19 @@ def adopt_trained(config, trained):
     configuration.check_relations(config)
     config.model_num = trained.model_num
     return flags
+
+
+def adopt_model(config):
+    """Take the feature flags of the model, without loading it; an ancestor's model leaves them to the flags."""
+    stored = read_model(config.model_path)
+    if stored is None and not pathlib.Path(config.model_path, "Check_Point").is_dir():
+        raise InputError(f"--model_path is {config.model_path}: there is no model, and its rate is needed to record; "
+                         f"train one with python model.py --train True --model_path {config.model_path}",
+                         f"There is no model in {config.model_path}.")
+    flags = (stored or load_config(config.model_path))["flags"]
+    flags = {name: flags[name] for name in flags_stored("features") if name in flags}
+    configuration.adopt(config, configuration.without_free_text(config, flags), config.model_path)
+    configuration.check_relations(config)
 
 
 def model_notes(config, stored):

@@ -423,8 +423,8 @@ class App:
         if value is None:
             return f"Score {score:.2f}", MUTED, f"There is no verdict without a threshold: {self.problem}"
         yes, no = (f"It is {shortened(name)}", "None of them") if who else ("Same person", "Different person")
-        detail = f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech heard."
-        detail = " ".join([detail, *(f"{note[0].upper()}{note[1:]}." for note in self.heard.notes)])
+        detail = f"Score {score:.2f} with {name}, threshold {value:.2f}; {self.heard.seconds:.1f} s of speech heard"
+        detail = "; ".join([detail, *self.heard.notes]) + "."
         return (yes, GOOD, detail) if score >= value else (no, BAD, detail)
 
     def forget(self):
@@ -572,10 +572,13 @@ class App:
         """Show the speakers, and the last probe compared with them, after a change."""
         self.run(lambda: (self.verifier("list_enrolled"), self.loaded and self.verifier("compare")),
                  lambda answer: (self.show_people(answer[0], name), self.show_heard(answer[1]),
-                                 self.show_message(text)))
+                                 self.show_message(text)),
+                 lambda problem: self.show_no_verdict(f"{text} {problem}"))
 
     def show_people(self, people, name=""):
         """List the enrolled speakers, and choose the one named, else the one before."""
+        if self.heard and not self.busy and people != list(self.speakers.people.values()):
+            self.run(lambda: self.verifier("compare"), self.show_heard, self.show_no_verdict)
         self.speakers.show(people, name)
         self.pictures.draw_visible()
         self.update()

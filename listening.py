@@ -17,7 +17,7 @@ import numpy as np
 
 import audio
 import verification
-from common import SOMEBODY, InputError, write_whole
+from common import SOMEBODY, InputError, printable, write_whole
 
 MICROPHONE = "microphone"    # where a sound comes from that no file holds
 WINDOW_SECONDS = 2.0         # of speech that tell who speaks
@@ -160,7 +160,7 @@ def leaning(verdict):
     measure = f"{name} {value:+.1f}" if name == "ratio" else f"{name} {value:.3f}"
     words = ("the " if verdict.same else "a different ") if verdict.sure else (
         "rather the " if verdict.same else "rather a different ")
-    return f"{verification.printable(verdict.speaker)}, {measure}: {words}{'same ' * verdict.same}person"
+    return f"{printable(verdict.speaker)}, {measure}: {words}{'same ' * verdict.same}person"
 
 
 # ---- a probe, a conversation ------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def check_recording(wave, config, source=MICROPHONE):
         If it is silent, steady, clipped, or holds less than config.min_speech seconds of speech; it says what to do.
     """
     file = "" if source == MICROPHONE else source
-    check_loudness(wave, file)
+    check_loudness(verification.checked_samples(wave), file)
     segments, known = audio.speech_segments(wave, config)
     seconds, of_it = known["speech_seconds"], f" in {file}" * bool(file)
     if len(segments) and audio.is_steady(segments):
@@ -291,20 +291,19 @@ def hear_probe(verifier, enrolments, coming, line):
     return listener.gather()
 
 
-def follow(verifier, enrolments, coming, line):
-    """Yield the Moments of a conversation, of blocks as in `hear_probe`; print a line where another one speaks.
+def follow(conversation, enrolments, coming, line):
+    """Yield the Moments of a Conversation, of blocks as in `hear_probe`; print a line where another one speaks.
 
     InputError if there is nothing but silence from the start, or nobody is enrolled any more; later silence and
     clipping are said.
     """
-    conversation, name = Conversation(verifier, enrolments.voices()), ""
-    watch = Watch(conversation, enrolments)
+    watch, name = Watch(conversation, enrolments), ""
     for block in coming:
         moment = conversation.feed(block)
         if moment and moment.name != name:
             name = moment.name
             line.clear()
-            print(f"{moment.seconds:7.1f} s  {verification.printable(name) or 'nobody'}", flush=True)
+            print(f"{moment.seconds:7.1f} s  {printable(name) or 'nobody'}", flush=True)
         if moment and line.alive:
             line.show(f"{meter(audio.level_db(block))}, {moment.seconds:.1f} s, {now_in_words(moment)}", moment.seconds)
         if moment:
@@ -318,4 +317,4 @@ def now_in_words(moment):
     if not moment.name:
         return "nobody speaks"
     nearest = "" if moment.name == moment.nearest else f", nearest {moment.nearest}"
-    return verification.printable(f"{moment.name}{nearest} ({moment.measured})")
+    return printable(f"{moment.name}{nearest} ({moment.measured})")

@@ -277,9 +277,8 @@ def enroll(config, speaker, wave, source=listening.MICROPHONE):
                  "first": sum(map(len, parts)), "count": len(segments), **known}
         record = {"speaker": name, "segments": entry["first"] + len(segments), "utterances": [*utterances, entry],
                   "settings": features.feature_settings(config), "recordings": old["recordings"]}
-        if config.keep_recording:
-            record["recordings"].append(keep_recording(config, name, entry["file"], wave))
-        features.write_features(path.parent, record, [*parts, segments], private=True)
+        with keep_recording(config, record, wave) if config.keep_recording else contextlib.nullcontext():
+            features.write_features(path.parent, record, [*parts, segments], private=True)
     return path
 
 
@@ -330,10 +329,11 @@ def check_probe(config):
 
 
 def check_apart(config, name):
-    """Raise InputError where a flag's folder is that of the enrolments: whoever is in there is enrolled."""
-    if features.is_one_place(config.enroll_path, place := getattr(config, name)):
-        raise InputError(f"--{name} is {place}: that is --enroll_path, too; name another folder",
-                         f"{place} is the folder of the enrolments.")
+    """Raise InputError where a flag's folder is, or is in, that of the enrolments: whoever is in there is enrolled."""
+    place, enrolled = getattr(config, name), pathlib.Path(config.enroll_path).resolve()
+    if pathlib.Path(place).resolve().is_relative_to(enrolled):
+        raise InputError(f"--{name} is {place}: that is --enroll_path, or in it; name another folder",
+                         f"{place} is the folder of the enrolments, or in it.")
 
 
 def readable_record(path):
@@ -346,18 +346,27 @@ def readable_record(path):
 
 def kept_recordings(config, path, record):
     """Return the paths of a speaker's kept recordings, from the record, else those in config.raw_path named by us."""
-    if record is not None and "recordings" in record:
-        return record["recordings"]
-    paths = sorted(pathlib.Path(config.raw_path, path.stem).glob("*.wav"))
-    return [str(path.absolute()) for path in paths if RECORDING_NAME.fullmatch(path.stem)]
+    place = pathlib.Path(config.raw_path).absolute()
+    if record is not None and "recordings" in record:           # the project may have been moved since
+        return [there if os.path.exists(there) else str(place.joinpath(*pathlib.PurePath(there).parts[-2:]))
+                for there in record["recordings"]]
+    paths = sorted((place / path.stem).glob("*.wav"))
+    return [str(path) for path in paths if RECORDING_NAME.fullmatch(path.stem)]
 
 
-def keep_recording(config, name, when, wave):
-    """Write an enrolment as 16-bit WAV below config.raw_path; return its path, absolute."""
-    path = private_folder(pathlib.Path(config.raw_path, name)).absolute() / f"{when}.wav"
+@contextlib.contextmanager
+def keep_recording(config, record, wave):
+    """Write an enrolment's last recording as 16-bit WAV below config.raw_path; it goes again where the rest fails."""
+    folder = private_folder(pathlib.Path(config.raw_path, record["speaker"])).absolute()
+    path = folder / f"{record['utterances'][-1]['file']}.wav"
     samples = np.clip(np.round(wave * 2**15), -2**15, 2**15 - 1).astype(np.int16)     # libsndfile would scale by 32767
     write_whole(path, lambda file: soundfile.write(file, samples, config.sr, format="WAV"), private=True)
-    return str(path)
+    record["recordings"].append(str(path))
+    try:
+        yield
+    except BaseException:
+        path.unlink()               # nobody would find it again
+        raise
 
 
 def save_probe(config, wave, source=listening.MICROPHONE):
@@ -379,9 +388,11 @@ def forget(config, speaker):
     """Delete a speaker's enrolment and the recordings kept of it; return the paths, InputError if there are none."""
     name = features.speaker_name(speaker)
     path = pathlib.Path(config.enroll_path, f"{name}.npy")
-    with folder_lock(config.enroll_path):
-        kept = map(pathlib.Path, kept_recordings(config, path, readable_record(path)))
-        kept = [path for path in kept if path.parent.name == name and path.suffix == ".wav"]        # no others
+    with folder_lock(config.enroll_path) if path.parent.exists() else contextlib.nullcontext():
+        record = readable_record(path)
+        names = {name, (record or {}).get("speaker", name)}         # somebody may have renamed the enrolment
+        kept = map(pathlib.Path, kept_recordings(config, path, record))
+        kept = [path for path in kept if path.parent.name in names and path.suffix == ".wav"]       # no others
         paths = [path for path in (*kept, path, path.with_suffix(".json")) if path.exists()]
         if not paths:
             names = ", ".join(entry.name for entry in list_enrolled(config)) or "nobody"
@@ -396,19 +407,6 @@ def forget(config, speaker):
 
 
 # ---- the command line -------------------------------------------------------------------------------------------
-
-def adopt_model(config):
-    """Take the feature flags of the model, without loading it; an ancestor's model leaves them to the flags."""
-    stored = embedding.read_model(config.model_path)
-    if stored is None and not pathlib.Path(config.model_path, "Check_Point").is_dir():
-        raise InputError(f"--model_path is {config.model_path}: there is no model, and its rate is needed to record; "
-                         f"train one with python model.py --train True --model_path {config.model_path}",
-                         f"There is no model in {config.model_path}.")
-    flags = (stored or embedding.load_config(config.model_path))["flags"]
-    flags = {name: flags[name] for name in configuration.flags_stored("features") if name in flags}
-    configuration.adopt(config, configuration.without_free_text(config, flags), config.model_path)
-    configuration.check_relations(config)
-
 
 def get_recording(config, what):
     """Return the recording (S,) that --input names, or one from the microphone with a level meter, and its source."""
@@ -442,7 +440,7 @@ def work(config):
             print(f"deleted: {path}")
         return 0
     embedding.choose_model(config)
-    adopt_model(config)
+    embedding.adopt_model(config)
     if config.verify:
         return verify_recording(config)
     if config.live:
@@ -491,13 +489,14 @@ def follow_speakers(config):
     verifier, moments, due = verification.Verifier(config), [], SAVE_SECONDS
     verifier.notes += input_notes(config)
     enrolments = verification.Enrolments(verifier)
-    verification.print_losses(enrolments.voices())
+    conversation = listening.Conversation(verifier, enrolments.voices())
+    verification.print_losses(conversation.voices)
     verification.print_notes(verifier)
     if config.timeline:
         check_timeline(config)
     try:
         with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
-            for moment in listening.follow(verifier, enrolments, coming, line):
+            for moment in listening.follow(conversation, enrolments, coming, line):
                 moments.append(moment)
                 if config.timeline and moment.seconds >= due:           # a closed terminal may end it at any moment
                     listening.write_moments(config.timeline, moments)

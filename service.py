@@ -113,6 +113,7 @@ class Service:
     def check_place(self, speaker):
         """Raise InputError where an enrolment of a speaker, or of None a probe, could not be kept."""
         if speaker is None:
+            self.probe = None           # nor may that before pass for one that comes to nothing
             record.check_probe(self.config)
         else:
             record.check_enrolment(self.config, speaker)

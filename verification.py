@@ -21,7 +21,7 @@ import common
 import embedding
 import features
 import measures
-from common import InputError
+from common import InputError, printable
 from features import normal_form
 
 # Beyond these a probe is outside of what models are measured on: what it is, its bound, and how a verdict says it.
@@ -223,7 +223,7 @@ class Verdict:
     @property
     def measure(self):
         """What decides, and its value: the ratio, or the score where a threshold set by hand is compared with it."""
-        return ("score", self.score) if self.threshold.llr is None else ("ratio", self.llr)
+        return ("score", self.score) if not self.threshold or self.threshold.llr is None else ("ratio", self.llr)
 
     @property
     def decision(self):
@@ -260,11 +260,6 @@ class Verdict:
                              f"{chance:.0%} of the cases")
             lines += [f"  {score:7.4f}  {speaker}" for speaker, score in self.scores]
         return "\n".join(map(printable, lines))
-
-
-def printable(text):
-    """Return a text with its control characters escaped: file names may hold some."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class Verifier:
@@ -427,7 +422,8 @@ class Enrolments:
         """Return {what tells that it has changed: Voice}."""
         found = {}
         for name, files in enrolment_sources(path, self.speaker).items():
-            key = name, *(tuple(features.size_and_time(file)) for file in files)
+            parts = [part for file in files for part in (file, file.with_suffix(".json"))]     # features have both
+            key = name, *(tuple(features.size_and_time(part)) for part in parts)
             found[key] = self.found.get(key) or self.verifier.embed_files(name, files)
         if all(voice.problem for voice in found.values()):
             problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in found.values())
@@ -482,6 +478,14 @@ def print_verdicts(verifier, voices, recording=None):
 
 # ---- while somebody speaks --------------------------------------------------------------------------------------
 
+def checked_samples(wave):
+    """Return samples (S,) as float32; InputError where they have another shape, or are not finite."""
+    wave = np.array(wave, np.float32)
+    if wave.ndim != 1 or not np.isfinite(wave).all():
+        raise InputError(f"samples {wave.shape} are not (S,), one channel, or not finite numbers")
+    return wave
+
+
 class Listener:
     """A probe that is judged while it is spoken.
 
@@ -530,8 +534,8 @@ class Listener:
         return self.judge(audio.speech_seconds(wave, self.verifier.config))
 
     def append(self, block):
-        """Keep samples."""
-        self.blocks.append(np.array(block, np.float32))
+        """Keep samples; InputError where they are not (S,), or not finite."""
+        self.blocks.append(checked_samples(block))
         self.heard += len(block)
 
     def gather(self):

@@ -128,10 +128,11 @@ def enrol(folder, model_path):
     import voices
 
     import configuration
+    import embedding
     import record
 
     config = configuration.get_config(["--model_path", model_path, "--enroll_path", f"{folder}/enroll"])
-    record.adopt_model(config)
+    embedding.adopt_model(config)
     for number in range(5):
         voice = voices.make_voice(np.random.default_rng([0, number]))
         for take in range(4):

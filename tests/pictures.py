@@ -23,6 +23,7 @@ from test_gui import photograph, settled, start_screen, wait
 
 import audio
 import configuration
+import embedding
 import gui
 import record
 import service
@@ -60,7 +61,7 @@ def photograph_window(raw_path, folder):
     """Enrol speakers of raw_path, ask who speaks, let them talk; return both pictures of the window (H, W, 3)."""
     config = configuration.get_config(["--model_path", str(ROOT / "pretrained"), "--enroll_path", f"{folder}/enroll",
                                        "--verify_path", f"{folder}/verify"])
-    record.adopt_model(config)
+    embedding.adopt_model(config)
     talk, probe = enrol_and_talk(config, sorted(path for path in raw_path.iterdir() if path.is_dir()))
     server, display = start_screen(folder)
     engine = service.Engine(config)

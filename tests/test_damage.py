@@ -171,7 +171,7 @@ def start_over(at):
 def load_model(at):
     """Load a model, as all do, and without its encoder, as record.py does."""
     config = configuration.get_config(["--model_path", str(at.model)])
-    record.adopt_model(config)
+    embedding.adopt_model(config)
     encoder, _ = embedding.load_encoder(at.model)
     assert np.isfinite(embedding.embed_rows(encoder, np.zeros((1, 40, 180)))).all()
 

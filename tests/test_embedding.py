@@ -1,5 +1,6 @@
 """What listens: the exported encoder beside TensorFlow's, where it comes from, thresholds, model folders."""
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -457,3 +458,18 @@ def test_a_ratio_without_its_calibration_is_refused(tmp_path):
     (tmp_path / "thresholds.json").write_text(json.dumps(stored))
     with pytest.raises(InputError, match="need a calibration"):
         embedding.load_thresholds(tmp_path, 7)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_embeds_many_segments_too(trained):
+    """Threads do not come with a fork: it needs its own."""
+    script = ("import os, sys, numpy as np, embedding\n"
+              "encoder, frames = embedding.Encoder(sys.argv[1]), np.ones((100, 160, 40), np.float32)\n"
+              "vectors = encoder(frames)\n"
+              "child = os.fork()\n"
+              "if not child:\n"
+              "    os._exit(int(not np.allclose(encoder(frames), vectors)))\n"
+              "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n")
+    done = subprocess.run([sys.executable, "-c", script, trained / "encoder.tflite"], cwd=embedding.PRETRAINED.parent,
+                          timeout=60, check=False)
+    assert done.returncode == 0

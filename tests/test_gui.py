@@ -307,7 +307,7 @@ def test_the_line_moves_with_the_trial_until_the_slider_is_moved(ana_and_bo):
     press(app, app.probe.record_button)
     assert card(app) == ("Different person", gui.BAD)
     assert "threshold 0.95" in board(app)
-    assert app.probe.detail["text"] == ("Score 0.90 with Ana, threshold 0.95; 3.2 s of speech heard. Outside of what "
+    assert app.probe.detail["text"] == ("Score 0.90 with Ana, threshold 0.95; 3.2 s of speech heard; outside of what "
                                         "was measured: noise.")
     choose(app, "Bo")
     assert card(app) == ("Same person", gui.GOOD)
@@ -392,6 +392,36 @@ def test_who_is_enrolled_or_forgotten_elsewhere_is_seen(ana_and_bo):
     app.root.event_generate("<FocusIn>")
     wait(app, settled(app))
     assert app.speakers.name.get() == "Cora"
+
+
+def test_a_verdict_follows_who_is_enrolled_or_forgotten_elsewhere(ana_and_bo, monkeypatch):
+    app = ana_and_bo
+    choose(app, "Ana")
+    press(app, app.probe.record_button)
+    assert card(app)[0] == "Same person"
+    app.verifier.people["Dan"] = record.Enrolled("Dan", 1, 4.0)
+    app.verifier.scores["Dan"] = 0.8
+    monkeypatch.setattr(app.verifier, "compare", lambda: app.verifier.verify(""), raising=False)
+    app.root.event_generate("<FocusIn>")
+    wait(app, lambda: app.heard and len(app.heard.scores) == 3)
+    choose(app, "Dan")
+    assert card(app)[0] == "Same person"
+
+
+def test_a_change_is_told_although_nobody_can_be_compared_any_more(ana_and_bo, monkeypatch):
+    app = ana_and_bo
+    choose(app, "Ana")
+    press(app, app.probe.record_button)
+
+    def damaged():
+        raise InputError("enroll/bad.npy is not a feature file: enrol this speaker again")
+
+    monkeypatch.setattr(app.verifier, "compare", damaged, raising=False)
+    monkeypatch.setattr(gui.messagebox, "askokcancel", lambda *arguments, **options: True)
+    press(app, app.speakers.forget_button)
+    wait(app, lambda: list(app.speakers.people) == ["Bo"])
+    assert message(app).startswith("Ana is forgotten. enroll/bad.npy is not a feature file")
+    assert app.heard is None
 
 
 def test_the_next_name_may_be_typed_while_somebody_speaks(ana_and_bo):

@@ -107,6 +107,30 @@ def test_of_a_long_recording_a_fiftieth_must_be_new(verifier, corpus):
     assert all(step >= 0.0199 * end for step, end in zip(steps, ends[1:], strict=True))
 
 
+@pytest.mark.parametrize("wave", [np.full(800, np.nan), np.array([0.1, np.inf]), np.zeros((800, 1))])
+def test_what_are_no_samples_is_said(verifier, voices, wave):
+    """One of them would make the listener deaf for good."""
+    listener = verification.Listener(verifier, voices)
+    with pytest.raises(InputError, match="not"):
+        listener.feed(wave)
+    with pytest.raises(InputError, match="not"):
+        listening.check_recording(wave, verifier.config)
+    assert not listener.heard
+
+
+def test_an_enrolment_that_is_read_between_its_two_files_is_read_again(verifier, voices, corpus, tmp_path):
+    verifier.config.enroll_path = str(tmp_path)
+    waves = [audio.load_audio(corpus / "test" / "voice08" / f"0{take}.wav", verifier.config.sr) for take in (0, 1)]
+    path = record.enroll(verifier.config, "anna", waves[0])
+    enrolments, description = verification.Enrolments(verifier), path.with_suffix(".json")
+    before = description.read_bytes()
+    record.enroll(verifier.config, "anna", waves[1])
+    after = description.read_bytes()
+    for content, recordings in ((before, 1), (after, 2)):
+        description.write_bytes(content)
+        assert [len(voice.files) for voice in enrolments.voices()] == [recordings]
+
+
 def test_silence_and_steady_noise_are_no_speech(verifier, voices):
     noise = 0.01 * np.random.default_rng(0).standard_normal(24000)
     for wave, problem in ((np.zeros(24000), "no speech: probe is silent"),

@@ -66,7 +66,7 @@ def test_enrolments_add_up_start_over_and_are_forgotten(enrol, here, corpus, tra
     both, told = np.load(here / "enroll" / "anna.npy", allow_pickle=False), description(here, "anna")
     np.testing.assert_array_equal(both[:len(first)], first)
     config = configuration.get_config(["--model_path", str(trained)])
-    record.adopt_model(config)
+    embedding.adopt_model(config)
     np.testing.assert_array_equal(both[len(first):], audio.segments(
         audio.load_audio(voice / "01.wav", config.sr), config))
     assert [(entry["first"], entry["count"]) for entry in told["utterances"]] == [
@@ -177,13 +177,14 @@ def test_what_cannot_be_written_is_said_before_anybody_speaks(enrol, here, corpu
 
 
 @pytest.mark.parametrize("flags", [("--verify", "True", "--verify_path", "enroll"), ("--verify_path", "./enroll"),
-                                   ("--keep_recording", "True", "--raw_path", "enroll")])
+                                   ("--keep_recording", "True", "--raw_path", "enroll"),
+                                   ("--keep_recording", "True", "--raw_path", "enroll/audio")])
 def test_the_folder_of_the_enrolments_is_theirs_alone(enrol, here, corpus, trained, fails, flags):
     """Whoever is in there is enrolled: a probe would be, and a speaker of its name be replaced."""
     voice = corpus / "test" / "voice08"
     assert enrol(voice / "00.wav") == 0
     line = fails(record.main, "--model_path", trained, "--input", voice / "01.wav", "--speaker", "anna", *flags)
-    assert f"{flags[-2]} is {flags[-1]}: that is --enroll_path, too; name another folder" in line
+    assert f"{flags[-2]} is {flags[-1]}: that is --enroll_path, or in it; name another folder" in line
     assert files(here) == ["enroll/anna.json", "enroll/anna.npy"]
 
 
@@ -202,6 +203,34 @@ def test_recordings_that_were_kept_behind_a_link_are_forgotten(enrol, here, corp
     assert len(files(here / "disk")) == 1
     assert record.main(["--forget", "--speaker", "anna"]) == 0
     assert not files(here / "disk")
+
+
+def test_recordings_of_a_moved_or_renamed_enrolment_are_forgotten(enrol, here, corpus, monkeypatch):
+    assert enrol(corpus / "test" / "voice08" / "00.wav", "--keep_recording") == 0
+    (here / "moved").mkdir()
+    for name in ("enroll", "raw_data"):
+        (here / name).rename(here / "moved" / name)
+    monkeypatch.chdir(here / "moved")
+    assert enrol(corpus / "test" / "voice08" / "01.wav", "--keep_recording") == 0
+    for suffix in (".npy", ".json"):
+        pathlib.Path(f"enroll/anna{suffix}").rename(f"enroll/zoe{suffix}")
+    assert len(files(pathlib.Path("raw_data"))) == 2
+    assert record.main(["--forget", "--speaker", "zoe"]) == 0
+    assert not files(here)
+
+
+def test_of_an_enrolment_that_cannot_be_written_no_recording_is_left(enrol, here, corpus, monkeypatch, fails, trained):
+    voice = corpus / "test" / "voice08"
+    assert enrol(voice / "00.wav", "--keep_recording") == 0
+    before = files(here)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "write_features", full)
+    assert "No space left" in fails(record.main, "--model_path", trained, "--input", voice / "01.wav", "--speaker",
+                                    "anna", "--keep_recording")
+    assert files(here) == before
 
 
 def test_what_is_listened_to_is_no_time_line(enrol, here, corpus, trained, fails):
@@ -614,6 +643,7 @@ def test_forgetting_nobody_names_who_there_is(enrol, here, corpus, fails):
     assert "--speaker is ben: ./enroll has anna" in fails(record.main, "--forget", "--speaker", "ben")
     shutil.rmtree(here / "enroll")
     assert "has nobody" in fails(record.main, "--forget", "--speaker", "ben")
+    assert not (here / "enroll").exists()
 
 
 def test_recording_needs_a_model(here, fails, monkeypatch):

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 import audio
 import configuration
+import embedding
 import listening
 import record
 import service
@@ -39,7 +40,7 @@ def test_the_window_judges_what_it_heard(trained, corpus, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     voices = [str(corpus / "test" / name / "00.wav") for name in ("voice08", "voice09")]
     config = configuration.get_config(["--model_path", str(trained)])
-    record.adopt_model(config)
+    embedding.adopt_model(config)
     listener = service.Service(config)
     listener.load()
     listener.enroll("Ana", voices[0])
@@ -122,6 +123,9 @@ def test_no_probe_passes_for_one_that_cannot_be_read(listener, corpus):
     assert listener.verify(voice).scores
     with pytest.raises(InputError, match="cannot be read"):
         listener.verify(__file__)
+    assert listener.compare() is None
+    assert listener.verify(voice).scores
+    listener.check_place(None)                          # and the microphone is lost, or somebody cancels
     assert listener.compare() is None
 
 
