@@ -235,7 +235,7 @@ def add_training_flags(add):
     add("loss", "softmax", "GE2E eq. 6, eq. 7, or eq. 6 and the logistic costs of all trials",
         choices=("softmax", "contrast", "trials"))
     add("teacher", None, "learn the similarities that the model in this folder finds, too, or those in several on "
-        "average", metavar="DIR,DIR")
+        "average", metavar="DIR,DIR", stored="progress")
     add("optim", "sgd", "optimizer; rmsprop and adam cancel the gradient scales of w, b (0.01) and the projections "
         "(0.5)", choices=("sgd", "rmsprop", "adam"))
     add("lr", 0.01, "learning rate at the start", low=1e-9, high=1e3)
@@ -248,7 +248,8 @@ def add_training_flags(add):
     add("iteration", 60000, "training steps in all", unit="iterations", low=1, high=sys.maxsize, stored="progress")
     add("valid_ratio", 0.1, "share of the training speakers with more than --M utterances that is kept for "
         "validation, of each corpus, 2 at least", low=0, high=1)
-    add("valid_as", None, "keep for validation the speakers that the model in this folder kept", metavar="DIR")
+    add("valid_as", None, "keep for validation the speakers that the model in this folder kept, whatever --valid_ratio "
+        "is", metavar="DIR")
     add("valid_every", 1000, "iterations between validations, each with a checkpoint", unit="iterations", low=1,
         high=sys.maxsize, stored="progress")
     add("patience", 0, "stop after this many validations without a lower loss; 0: never", unit="validations", low=0,
@@ -416,6 +417,8 @@ def training_problems(config):
     if config.network == "resnet" and config.hidden % 2**config.num_layer:
         yield (f"--hidden is {config.hidden}: a ResNet's kernels halve --num_layer ({config.num_layer}) times; name a "
                f"multiple of {2**config.num_layer}")
+    if config.teacher and not config.teacher.strip(","):
+        yield f"--teacher is {config.teacher}: it names no folder; name one, or leave it out"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
     if config.train and config.utterance_number < 2:

@@ -476,7 +476,7 @@ def decide(stored, config, scored):
     """
     if config.threshold is not None:
         return f"threshold {config.threshold:.4f}, given by --threshold", scored.scores >= config.threshold
-    if not stored:
+    if not stored and config.far is None:
         return None
     point, _ = choose_point(stored, config)
     at = "" if config.far is None else f" of FAR {config.far:.2g}"

@@ -434,8 +434,7 @@ def describe_encoder(config):
 
 def check_export_folder(target, about):
     """Raise InputError where the folder `target` holds a model, or encoders of another one than `about` tells of."""
-    if target.exists() and not target.is_dir():
-        raise InputError(f"--export is {target}: that is no folder; name another one")
+    common.check_target("export", target, "features.json")
     if (target / "config.json").exists() or embedding.checkpoint_numbers(target):
         raise InputError(f"--export is {target}: there is a model already; name another folder")
     there = common.read_json(target / "features.json")

@@ -116,7 +116,7 @@ def training_speakers(config, stored):
         names=kept.get("validation"), seen=stored.get("training", ()))
     if len(training) < config.speaker_number:
         raise InputError(f"--speaker_number is {config.speaker_number}: {config.train_path} has {len(training)} "
-                         "training speakers; lower it")
+                         f"training speakers, beside {len(validation)} that validate; lower it or --valid_ratio")
     return training, validation, notes + more
 
 

@@ -7,6 +7,7 @@ P probes, S enrolled speakers, m enrolment utterances each, D dimensions of the 
 """
 import collections
 import functools
+import re
 import time
 from dataclasses import dataclass, field, replace
 
@@ -395,7 +396,7 @@ def speakers_to_test(config, stored):
     silent = features.speakers_without_speech(folder)
     if names is not None:
         speakers, silent = [speaker for speaker in speakers if speaker.name in names], sorted({*silent} & names)
-    notes += provenance_notes(stored, speakers, silent)
+    notes += provenance_notes(stored, speakers, silent, config.tdsv_text)
     if "speaker_number" in config.given:
         if len(speakers) < config.speaker_number:
             raise InputError(f"--speaker_number is {config.speaker_number}: {folder} has {len(speakers)} speakers")
@@ -414,12 +415,47 @@ def seen_among(stored, names):
     return names & {*stored.get("training", ()), *stored.get("validation", ())}
 
 
-def provenance_notes(stored, speakers, silent):
+def provenance_notes(stored, speakers, silent, text=None):
     """Return notes on what a reader of the figures must know about the model, the speakers, and the silent ones."""
     notes = []
     seen = seen_among(stored, {speaker.name for speaker in speakers})
     if seen:
         notes.append(f"{len(seen)} of {len(speakers)} speakers carry {SEEN}")
     if silent:
-        notes.append(f"{len(silent)} speakers without any speech are left out: {', '.join(silent[:5])}")
+        what = f"who do not say {text}, or without any speech," if text not in (None, "all") else "without any speech"
+        notes.append(f"{len(silent)} speakers {what} are left out: {', '.join(silent[:5])}")
     return notes
+
+
+# ---- lists of trials --------------------------------------------------------------------------------------------
+
+def beginnings(name, sign="[/_-]"):
+    """Return what the name of a listed recording begins with, up to its first sign, its second and so on; itself."""
+    return [name[:match.start()] for match in re.finditer(sign, name)] + [name]
+
+
+def number_speakers(trials):
+    """Return the speakers (n, 2) of both sides of listed trials, numbered from 0, and a note where they are guessed.
+
+    The name of a file, below --raw_path, begins with its speaker: the first folders, or up to a /, - or _, as few of
+    them as the labels allow. Where they allow none, files that target trials link are one speaker.
+
+    Parameters
+    ----------
+    trials : list of (str, str, bool)
+        The files of both sides, and whether they are the same person.
+    """
+    names = sorted({name for enrolled, probe, _ in trials for name in (enrolled, probe)})
+    place = {name: number for number, name in enumerate(names)}
+    pairs = np.array([(place[enrolled], place[probe]) for enrolled, probe, _ in trials])
+    labels = np.array([same for *_, same in trials])
+    for sign in ("/", "[/-]", "[/_-]"):
+        parts = [beginnings(name, sign) for name in names]
+        for depth in range(max(map(len, parts))):
+            _, owners = np.unique([part[min(depth, len(part) - 1)] for part in parts], return_inverse=True)
+            if ((owners[pairs[:, 0]] == owners[pairs[:, 1]]) == labels).all():
+                return owners[pairs], []
+    links = scipy.sparse.coo_array((np.ones(labels.sum()), pairs[labels].T), (len(names), len(names)))
+    number, owners = scipy.sparse.csgraph.connected_components(links, directed=False)
+    return owners[pairs], [f"the files' names do not tell who speaks: {number} groups of recordings that target trials "
+                           "link count as speakers, so intervals are too narrow where these are fewer"]

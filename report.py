@@ -52,7 +52,9 @@ def tables(figures):
             (NAMES[name], figure_text(figures["measures"][name]["value"]), figure_text(value))
             for name, value in after.items()]))
     if "conditions" in figures:
-        found.append(("Conditions, FAR and FRR at the threshold that the model stores",
+        threshold = f"{figures['threshold']:.4g}, given by --threshold" if figures["threshold"] is not None else (
+            "that the model stores")
+        found.append((f"Conditions, FAR and FRR at the threshold {threshold}",
                       ("", "probes", "EER", f"minDCF({measures.P_TARGETS[0]})", "FAR", "FRR"),
                       [(row["condition"], str(row["probes"]), *(interval_text(row[name]) for name in
                                                                 ("eer", "min_dcf", "far", "frr")))
@@ -262,8 +264,8 @@ def condition_bars(rows):
     rows = [row for row in rows if row["eer"]]
     figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
     axes, places = figure.add_subplot(), np.arange(len(rows))
-    kinds = (("eer", "EER", "tab:blue"), ("far", "FAR at the stored threshold", "tab:red"),
-             ("frr", "FRR at the stored threshold", "tab:orange"))
+    kinds = (("eer", "EER", "tab:blue"), ("far", "FAR at the threshold", "tab:red"),
+             ("frr", "FRR at the threshold", "tab:orange"))
     for number, (name, label, colour) in enumerate(kinds):
         shown = [(place, row[name]) for place, row in zip(places, rows, strict=True) if row[name]]
         if not shown:

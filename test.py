@@ -11,13 +11,11 @@ Figures, pictures and all scores are written to --report_path.
 """
 import functools
 import pathlib
-import re
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import scipy
 
 import audio
 import common
@@ -52,6 +50,7 @@ class Findings:
     stored: dict = None             # the model's thresholds
     trials: measures.KnownTrials = None         # for a calibration that knows conditions
     other_texts: measures.Scored = None         # the right speaker with the right text or another
+    people: set = frozenset()       # names of the speakers; of a list, all beginnings of its files' names
 
 
 def open_model(config):
@@ -90,9 +89,9 @@ def read_trials(path):
         raise InputError(f"--trials is {path}: it cannot be read ({error})") from error
     trials = []
     for number, line in enumerate(lines, 1):
-        words = line.split()
-        if len(words) == 3 and words[2] in ("target", "nontarget"):         # first: its names may be 0 and 1
-            trials.append((words[0], words[1], words[2] == "target"))
+        words = [word.strip() for word in line.split("\t")] if line.count("\t") == 2 else line.split()
+        if len(words) == 3 and words[2].lower() in ("target", "nontarget"):         # first: its names may be 0 and 1
+            trials.append((words[0], words[1], words[2].lower() == "target"))
         elif len(words) == 3 and words[0] in ("0", "1"):
             trials.append((words[1], words[2], words[0] == "1"))
         elif words:
@@ -106,14 +105,17 @@ def read_trials(path):
 
 
 def find_recordings(names, folder):
-    """Return {name: Path or None} of the recordings a list names: by path, by path without suffix, or by file name."""
+    """Return {name: Path or None} of the recordings that a list names.
+
+    A name is a path, with or without its suffix or with - for / (Kaldi's names of VoxCeleb), or the name of a file.
+    """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise InputError(f"--raw_path is {folder}: there is no such folder")
-    known, whole = {}, {}
+    spellings = [{} for _ in range(5)]
     for file in map(pathlib.PurePosixPath, audio.audio_files(folder)[0]):
-        whole[features.normal_form(str(file))] = folder / file
-        for key in {str(file), str(file.with_suffix("")), file.name, file.stem}:
+        bare = str(file.with_suffix(""))
+        for known, key in zip(spellings, (str(file), bare, bare.replace("/", "-"), file.name, file.stem), strict=True):
             known.setdefault(features.normal_form(key), []).append(folder / file)
     found = {}
     for name in names:
@@ -122,35 +124,14 @@ def find_recordings(names, folder):
             if plain.is_relative_to(place):
                 plain = plain.relative_to(place)
         other_suffix = plain.with_suffix("") if plain.suffix.lower() in audio.SUFFIXES else plain
-        candidates = known.get(str(plain)) or known.get(str(other_suffix)) or []
-        found[name] = whole.get(str(plain)) or (candidates[0] if len(candidates) == 1 else None)
+        candidates = [known[key] for key in (str(plain), str(other_suffix)) for known in spellings if key in known]
+        found[name] = candidates[0][0] if candidates and len(candidates[0]) == 1 else None
     return found
 
 
-def beginnings(name, sign):
-    """Return what the name of a listed recording begins with, up to its first sign, its second and so on; itself."""
-    name = str(pathlib.PurePosixPath(name))
-    return [name[:match.start()] for match in re.finditer(sign, name)] + [name]
-
-
-def number_speakers(trials):
-    """Return the speakers (n, 2) of both sides of trials, numbered from 0.
-
-    A name begins with its speaker: the first folders, or up to a / or -, as few of them as the labels allow. Where they
-    allow none, files that target trials link are one speaker.
-    """
-    names = sorted({name for enrolled, probe, _ in trials for name in (enrolled, probe)})
-    place = {name: number for number, name in enumerate(names)}
-    pairs = np.array([(place[enrolled], place[probe]) for enrolled, probe, _ in trials])
-    labels = np.array([same for *_, same in trials])
-    for sign in ("/", "[/-]"):
-        parts = [beginnings(name, sign) for name in names]
-        for depth in range(max(map(len, parts))):
-            _, owners = np.unique([part[min(depth, len(part) - 1)] for part in parts], return_inverse=True)
-            if ((owners[pairs[:, 0]] == owners[pairs[:, 1]]) == labels).all():
-                return owners[pairs]
-    links = scipy.sparse.coo_array((np.ones(labels.sum()), pairs[labels].T), (len(names), len(names)))
-    return scipy.sparse.csgraph.connected_components(links, directed=False)[1][pairs]
+def names_below(folder, paths):
+    """Return {name: the name of its file below a folder} of {name: path or None}."""
+    return {name: features.normal_form(path.relative_to(folder).as_posix()) for name, path in paths.items() if path}
 
 
 def score_trials(config):
@@ -171,8 +152,10 @@ def score_trials(config):
     lost = {name: f"is not in {config.raw_path}, or more than once" for name, path in paths.items() if not path}
     if not config.allow_missing:
         trials_left(config, trials, paths, lost)            # said before hours of work
-    notes = [*embedding.model_notes(config, stored), *trial_notes(trials, paths, stored)]
     found = [path for path in paths.values() if path]
+    files = names_below(config.raw_path, paths)
+    people = {person for file in files.values() for person in protocol.beginnings(file)}
+    notes = [*embedding.model_notes(config, stored), *trial_notes(trials, paths, protocol.seen_among(stored, people))]
     speakers = listed_speakers(config, found) if config.conditions else {}
     heard = embed_listed(encoder, speakers) if speakers else embedding.embed_files(encoder, found, config)
     heard = {name: heard[path] for name, path in paths.items() if path}
@@ -180,22 +163,24 @@ def score_trials(config):
     kept, left_out = trials_left(config, trials, paths, lost)
     vectors, entries = ({name: found[place] for name, found in heard.items() if name not in lost} for place in (0, 1))
     enrolled, probes, labels = zip(*kept, strict=True)
+    numbers, guessed = protocol.number_speakers([(files[own], files[other], same) for own, other, same in kept])
     scored = measures.Scored(
         list(enrolled), list(probes), trial_cosines(vectors, vectors, enrolled, probes), np.array(labels),
-        *number_speakers(kept).T, vectors, probe_knowledge(entries, probes) | {
+        *numbers.T, vectors, probe_knowledge(entries, probes) | {
             "enrolled_seconds": np.array([entries[name]["speech_seconds"] for name in enrolled]),
             "enrolments": np.ones(len(kept))})
     known = {name: speakers[paths[name]] for name in vectors if speakers}
     return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found,
-                    notes + left_out,
+                    notes + left_out + guessed,
                     conditions=listed_conditions(encoder, known, scored, config) if known else [],
-                    stored=thresholds)
+                    stored=thresholds, people=people)
 
 
-def trial_notes(trials, paths, stored):
+def trial_notes(trials, paths, seen):
     """Return notes on what makes a list of trials, whose recordings are {name: path or None}, tell less than it seems.
 
-    InputError where it calls one pair the same person and another.
+    `seen` are those of its speakers that the model has heard. InputError where it calls one pair the same person and
+    another.
     """
     told, known = {}, [trial for trial in trials if paths[trial[0]] and paths[trial[1]]]
     for enrolled, probe, same in known:
@@ -203,12 +188,10 @@ def trial_notes(trials, paths, stored):
         if told.setdefault(pair, same) != same:
             raise InputError(f"--trials has {enrolled} and {probe} as the same person and as another")
     alone = sum(enrolled == probe for enrolled, probe in told)
-    people = {person for name in paths for person in beginnings(name, "[/-]")}
-    both = protocol.seen_among(stored, people)
     counts = ((len(known) - len(told), "of {} trials are there twice, and count twice"),
               (alone, "of {} trials compare a recording with itself, which tells nothing"))
     return [f"{number} {words.format(len(trials))}" for number, words in counts if number] + (
-        [f"{len(both)} speakers carry {protocol.SEEN}"] if both else [])
+        [f"{len(seen)} speakers carry {protocol.SEEN}"] if seen else [])
 
 
 def trials_left(config, trials, paths, lost):
@@ -320,7 +303,7 @@ def score_speakers(config):
     return Findings(encoder, evaluation.scored(), seconds, list(dict.fromkeys(speaker.path for speaker in speakers)),
                     evaluation.notes + embedding.model_notes(config, stored) + notes, evaluation,
                     speaker_conditions(embed_rows, speakers, evaluation, config),
-                    thresholds, trials, evaluation.other_texts())
+                    thresholds, trials, evaluation.other_texts(), set(evaluation.people))
 
 
 def speaker_conditions(embed_rows, speakers, evaluation, config):
@@ -417,12 +400,13 @@ def gather_figures(findings, config):
     scored, calibration = findings.scored, embedding.calibration_of(findings.stored)
     figures = {"measures": report.without_infinities(scored.figures(calibration, config.seed)),
                "points": measures.operating_points(scored.scores, scored.labels),
+               "threshold": config.threshold,
                "target_trials": int(scored.labels.sum()), "non_target_trials": int((~scored.labels).sum())}
     figures["eer"] = figures["measures"]["eer"]["value"]
     if config.snorm:
         names, others, notes = embed_cohort(findings.encoder, config.snorm, config)
         findings.notes.extend(notes)
-        both = set(map(features.person_of, findings.scored.enrolled)) & set(names)
+        both = findings.people & {*names, *map(features.person_of, names)}
         if both:
             findings.notes.append(f"{len(both)} speakers of --snorm {config.snorm} carry names of test speakers: a "
                                   "cohort must be of others")
@@ -487,6 +471,8 @@ def check_request(config):
         raise InputError(f"--model_num is {config.model_num}: {config.model_path} stores the thresholds of checkpoint "
                          f"{measured['model_num']}, which --store_threshold True would replace; leave --model_num out, "
                          "or export that checkpoint to a folder of its own with python model.py --export")
+    if any(pathlib.Path(config.report_path).glob("*.npy")):
+        raise InputError(f"--report_path is {config.report_path}: that holds features; name another folder")
     check_target("report_path", config.report_path, "evaluation.json")
     if config.store_threshold:
         check_target("model_path", config.model_path, "thresholds.json")

@@ -124,7 +124,7 @@ def test_what_export_refuses(trained, exported, tmp_path, fails, monkeypatch):
     assert "that holds an encoder for other programs" in refused("--export", exported)
     assert "--sr is 16000, but" in refused("--export", tmp_path / "x", *onnx, "--sr", 16000)
     (tmp_path / "file").touch()
-    assert "file: that is no folder" in refused("--export", tmp_path / "file", *onnx)
+    assert "file: it cannot be written" in refused("--export", tmp_path / "file", *onnx)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "encoder.onnx").touch()                                 # nobody knows whose that is
     assert "there is the encoder of another model" in refused("--export", tmp_path / "own", *onnx)

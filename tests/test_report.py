@@ -473,6 +473,22 @@ def test_a_model_without_thresholds_has_none_for_a_rate(fails, trained, tmp_path
                                           "nothing", "--far", "0.01")
 
 
+def test_a_threshold_given_by_hand_is_named_in_the_report(trained, made_features, tmp_path, capsys):
+    flags = ["--model_path", trained, "--test_path", made_features / "test", "--report_path", tmp_path,
+             "--M", "3"]
+    for more, words in (((), "threshold that the model stores"), (("--threshold", "0.9"),
+                                                                  "threshold 0.9, given by --threshold")):
+        assert evaluation_script.main([*map(str, flags), *more]) == 0
+        assert f"Conditions, FAR and FRR at the {words}" in capsys.readouterr().out
+        assert words in (tmp_path / "report.html").read_text()
+
+
+def test_no_report_is_written_among_features(fails, trained, made_features):
+    line = fails(evaluation_script.main, "--model_path", trained, "--test_path", made_features / "test", "--M", "3",
+                 "--report_path", made_features / "test")
+    assert f"--report_path is {made_features / 'test'}: that holds features" in line
+
+
 def test_a_damaged_history_is_said_before_the_work(fails, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "model")
     (tmp_path / "model" / "history.csv").write_text("iteration\nx\n")

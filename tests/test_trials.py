@@ -8,6 +8,7 @@ import soundfile
 import audio
 import configuration
 import embedding
+import protocol
 import test as evaluation_script
 from common import InputError
 
@@ -65,6 +66,22 @@ def test_names_in_kaldis_form_may_be_0_and_1(tmp_path):
     assert evaluation_script.read_trials(tmp_path / "list") == [("0", "1", True), ("1", "2", False), ("a", "b", True)]
 
 
+def test_names_may_hold_blanks_between_tabs_and_labels_capitals(tmp_path):
+    (tmp_path / "list").write_text("1\tanna b/1.wav\tanna b/2.wav\na b NONTARGET\n")
+    assert evaluation_script.read_trials(tmp_path / "list") == [("anna b/1.wav", "anna b/2.wav", True),
+                                                                ("a", "b", False)]
+
+
+def test_kaldis_names_of_voxceleb_are_paths(tmp_path):
+    """And a path without its suffix goes before a file of that name elsewhere."""
+    for name in ("id1/x-Y/1.wav", "id2/x-Y/1.wav", "a.wav", "sub/a.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(9), 8000)
+    found = evaluation_script.find_recordings(["id1-x-Y-1", "id2-x-Y-1", "a", "sub/a"], tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in found.values()] == [
+        "id1/x-Y/1.wav", "id2/x-Y/1.wav", "a.wav", "sub/a.wav"]
+
+
 def test_recordings_are_found_by_path_or_by_name(tmp_path):
     for name in ("a/x/1.wav", "a/y/2.wav", "b/y/2.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -92,12 +109,44 @@ def test_recordings_are_found_however_their_path_is_written(tmp_path, monkeypatc
     ([("a/1", "a/2", True), ("a/1", "b/1", False)], [1, 0]), ([("a-1", "a-2", True), ("a-1", "b-1", False)], [1, 0]),
     ([("ar-7c/1", "ar-7c/2", True), ("ar-7c/3", "ar-7c/4", True), ("ar-7c/1", "ar-8d/1", False)], [1, 1, 0]),
     ([("ar-7c-1", "ar-7c-2", True), ("ar-7c-3", "ar-7c-4", True), ("ar-7c-1", "ar-8d-1", False)], [1, 1, 0]),
-    ([("./x/7c/1", "x/7c/2", True), ("x/7c/3", "x/7c/4", True), ("x/7c/1", "x/8d/1", False)], [1, 1, 0]),
+    ([("x/7c/1", "x/7c/2", True), ("x/7c/3", "x/7c/4", True), ("x/7c/1", "x/8d/1", False)], [1, 1, 0]),
+    ([("p1_1.wav", "p1_2.wav", True), ("p1_3.wav", "p1_4.wav", True), ("p1_1.wav", "p2_1.wav", False)], [1, 1, 0]),
     ([("x1", "x2", True), ("x2", "x3", True), ("x1", "y1", False), ("x3", "y1", False)], [1, 1, 0, 0])])
 def test_speakers_come_from_names_or_from_target_trials(trials, same):
-    speakers = evaluation_script.number_speakers(trials)
+    speakers, notes = protocol.number_speakers(trials)
+    assert len(notes) == (trials[0][0] == "x1")
     assert (speakers[:, 0] == speakers[:, 1]).tolist() == [bool(value) for value in same]
     assert len(set(speakers.ravel().tolist())) == 2
+
+
+def test_intervals_and_notes_do_not_depend_on_how_names_are_written(score, trained, corpus, tmp_path):
+    """By path, absolute or by name; voice00 trained the model, whose name only the file's place tells."""
+    text = LIST + "1 voice01/00.wav voice01/01.wav\n"
+    (tmp_path / "raw").mkdir()
+    for name in {word for line in text.splitlines() for word in line.split()[1:]}:
+        speaker, file = name.split("/")
+        path = tmp_path / "raw" / speaker / f"{speaker}{file}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(next(corpus.glob(f"*/{name}")).read_bytes())
+    found = []
+    for form in ("{0}/{0}{1}", f"{tmp_path}/raw/{{0}}/{{0}}{{1}}", "{0}{1}"):
+        lines = [[line.split()[0], *(form.format(*word.split("/")) for word in line.split()[1:])]
+                 for line in text.splitlines()]
+        code, printed = score("\n".join(map(" ".join, lines)), "--raw_path", str(tmp_path / "raw"))
+        assert code == 0
+        assert "1 speakers carry names of speakers that the model was trained or validated on" in printed
+        assert "names do not tell who speaks" not in printed
+        found.append(json.loads((tmp_path / "report" / "evaluation.json").read_text())["measures"])
+    assert found[0] == found[1] == found[2]
+
+
+def test_where_no_name_tells_who_speaks_that_is_said(score, corpus, tmp_path):
+    (tmp_path / "raw").mkdir()
+    for place, name in enumerate(("voice08/00", "voice08/01", "voice09/00")):
+        (tmp_path / "raw" / f"r{place}.wav").write_bytes((corpus / "test" / f"{name}.wav").read_bytes())
+    code, printed = score("1 r0 r1\n0 r0 r2\n", "--raw_path", str(tmp_path / "raw"))
+    assert code == 0
+    assert "note: the files' names do not tell who speaks: 2 groups of recordings" in printed
 
 
 def test_what_is_missing_is_named_and_stops_the_run(score, corpus, tmp_path, trained):
