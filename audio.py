@@ -17,7 +17,7 @@ import numpy as np
 import scipy  # loads its parts when they are used
 import soundfile
 
-from common import InputError, LazyModule, librosa
+from common import InputError, av, librosa
 from configuration import SURROGATE, least_seconds, segment_flag
 
 N_MELS = 40                  # mel channels F
@@ -44,6 +44,7 @@ LEAST_RATE = 1000            # Hz; below that a header is damaged, and resamplin
 MOST_LOST = 0.02             # of a recording may be missing
 CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
 BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
+DAMAGED = ("invalid as first byte of an EBML number",)                # likewise
 TRUNCATED = re.compile(r"(?:data|SSND|BODY|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 UNENDED = re.compile("lacks an end-of-stream|Junk after the last page|without an End-Of-Stream|eems to be (?:a )?trunc")
 SPHERE_LENGTH = re.compile(rb"NIST_1A.*\nsample_count -i (\d+)\n", re.DOTALL)
@@ -167,7 +168,7 @@ def truncation_problem(recording, samples_read):
     for announced, found in TRUNCATED.findall(log):
         if int(found) < int(announced) < LENGTH_OPEN:
             return f"cut short: {found} of {announced} bytes are there"
-    if UNENDED.search(log):
+    if UNENDED.search(log) and recording.subtype != "GSM610":       # of which libsndfile says so of whole files
         return "cut short: its end is missing"
     if samples_read < (1 - MOST_LOST) * recording.frames:
         return f"cut short: {samples_read} of {recording.frames} samples are there"
@@ -175,21 +176,6 @@ def truncation_problem(recording, samples_read):
 
 
 # ---- reading what telephones and browsers record ----------------------------------------------------------------
-
-def import_av():
-    """Return PyAV, whose log is kept for who captures it; InputError where it is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        raise InputError("recordings of telephones and browsers need PyAV, which cannot be loaded "
-                         f"({str(error).splitlines()[0]}): pip install -r requirements-listen.txt") from error
-    av.logging.set_level(av.logging.WARNING)
-    av.logging.set_skip_repeated(False)
-    return av
-
-
-av = LazyModule(import_av)
-
 
 @contextlib.contextmanager
 def open_container(path):
@@ -211,7 +197,8 @@ def open_container(path):
             errors = [message.strip() for level, _, message in log if level <= av.logging.ERROR]
             words = errors[-1] if errors else getattr(error, "strerror", None) or error
             words = "Format not recognised." if "not on whitelist" in str(words) else words
-            raise InputError(f"{path} {'is cut short' if broken_off(log) else 'cannot be read'}: {words}") from error
+            problem = "is cut short" if logged(log, BROKEN_OFF) else "cannot be read"
+            raise InputError(f"{path} {problem}: {words}") from error
 
 
 def read_container(track, log):
@@ -255,8 +242,10 @@ def container_problem(container, log, decoded, end):
     `decoded` tells whether each packet could be decoded. A length that FFmpeg estimates from the bit rate, as for AAC
     and AMR, is none that the file announces; what browsers record on the fly announces none.
     """
-    if broken_off(log) or not all(decoded[-1:]):
+    if logged(log, BROKEN_OFF) or not all(decoded[-1:]):
         return "cut short: its last packet is broken off"
+    if logged(log, DAMAGED):
+        return "damaged: a part of it cannot be read"
     seconds = float(end) - (container.start_time or 0) / 1e6
     announced = (container.duration or 0) / 1e6
     lost = announced - seconds > max(MOST_LOST * announced, CODEC_DELAY)
@@ -268,9 +257,9 @@ def container_problem(container, log, decoded, end):
     return None
 
 
-def broken_off(log):
-    """Tell whether FFmpeg's log says that a file ends before it should."""
-    return any(sign in message for *_, message in log for sign in BROKEN_OFF)
+def logged(log, signs):
+    """Tell whether one of some signs is in FFmpeg's log."""
+    return any(sign in message for *_, message in log for sign in signs)
 
 
 # ---- speech -----------------------------------------------------------------------------------------------------

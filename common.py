@@ -271,6 +271,21 @@ def import_librosa():
 librosa = LazyModule(import_librosa)
 
 
+def import_av():
+    """Return PyAV, whose log is kept for who captures it; InputError where it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise InputError("recordings of telephones and browsers need PyAV, which cannot be loaded "
+                         f"({str(error).splitlines()[0]}): pip install -r requirements-listen.txt") from error
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    return av
+
+
+av = LazyModule(import_av)
+
+
 def versions():
     """Return the versions of Python and of the libraries that figures depend on, as far as they are installed."""
     found = {"python": platform.python_version()}

@@ -140,7 +140,7 @@ def recorded_noise(wave, sr, rng, *, files, snr):
 
 def noise_part(wave, sr, rng, *, path, snr):
     """Add a part of a recording of noise; audiomentations would scale one that is shorter before it repeats it."""
-    if pathlib.Path(path).suffix.lower() in MIXED_SUFFIXES and soundfile.info(path).duration * sr >= len(wave):
+    if is_mixed_as_it_is(path, len(wave) / sr):
         overall = overall_snr(wave, sr, snr)
         return transform(wave, sr, rng, "AddBackgroundNoise", sounds_path=[path], min_snr_db=overall,
                          max_snr_db=overall)
@@ -148,6 +148,14 @@ def noise_part(wave, sr, rng, *, path, snr):
     start = int(rng.integers(max(1, len(noise) - len(wave) + 1)))
     part = np.resize(noise[start:start + len(wave)], len(wave))
     return mix(wave, part, sr, snr) if part.any() else wave
+
+
+def is_mixed_as_it_is(path, seconds):
+    """Tell whether audiomentations can read a noise, which it tells by its suffix, of at least so many seconds."""
+    try:
+        return pathlib.Path(path).suffix.lower() in MIXED_SUFFIXES and soundfile.info(path).duration >= seconds
+    except soundfile.LibsndfileError:           # whose suffix is wrong
+        return False
 
 
 @functools.lru_cache(maxsize=4)
@@ -380,6 +388,19 @@ def draw_channel(rng):
         decibels = -int(rng.integers(10, 41))
         return f"level {decibels} dB", functools.partial(level, decibels=decibels)
     return str(kind), functools.partial(codec, name=str(kind))
+
+
+def noises_to_mix(config):
+    """Return the files of noise that copies mix in: of --noise_raw_path, and in text-dependent mode of --noise_path.
+
+    With --clean_path and --noisy_path, that is made first.
+    """
+    if config.clean_path:
+        cut_noise(config.clean_path, config.noisy_path, config.noise_path, pieces=config.noise_filenum, sr=config.sr)
+    noises = find_noises(config.noise_raw_path) if config.noise_raw_path else ()
+    if config.clean_path or (config.tdsv and os.path.isdir(config.noise_path)):
+        noises += tuple(path for path in recordings_of(config.noise_path) if path not in noises)
+    return noises
 
 
 def find_noises(folder):

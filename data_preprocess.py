@@ -193,6 +193,7 @@ class Copies:
 
     slots: tuple = ()
     around: conditions.Surroundings = conditions.Surroundings()     # noqa: RUF009
+    of_lone: bool = False                                           # only takes whose text is said once get them
 
     @property
     def are_named(self):
@@ -235,7 +236,7 @@ def process_speaker(name, source, folder, config, copies):
         missing = missing_slots(record, config, copies)
         record |= {"speaker": name, "source": features.place_of(source), "settings": feature_settings(config),
                    "ignored": others}
-    add_copies(parts, record, source, config, replace(copies, slots=missing))
+    add_copies(parts, record, source, config, replace(copies, slots=missing, of_lone=not copies.slots))
     record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]}
     features.write_features(folder, record, parts)
     return record
@@ -257,10 +258,14 @@ def speaker_files(source, config):
 
 def missing_slots(record, config, copies):
     """Return the names of the Copies that a record lacks; where a text is said once, they are its utterances."""
-    said = collections.Counter(entry.get("text", "") for entry in record["utterances"] if entry["count"])
-    lone = config.tdsv and 1 in said.values() and not copies.are_named
+    lone = config.tdsv and 1 in texts_said(record).values() and not copies.are_named
     slots = copy_slots(config.copies or config.noise_filenum) if lone else copies.slots
     return [slot for slot in slots if slot not in record.get("slots", [])]
+
+
+def texts_said(record):
+    """Return how many takes with speech say a text, by text."""
+    return collections.Counter(entry.get("text", "") for entry in record["utterances"] if entry["count"])
 
 
 def copy_slots(number):
@@ -287,8 +292,9 @@ def add_copies(parts, record, source, config, copies):
     What a copy hears depends on the names of speaker, file and slot, and on which voices and noises there are.
     """
     first, around = sum(map(len, parts)), copies.around
+    said = texts_said(record)
     for entry in record["utterances"] if copies.slots else ():
-        if not entry["count"]:
+        if not entry["count"] or (copies.of_lone and said[entry.get("text", "")] > 1):
             continue
         wave = audio.load_audio(source / entry["file"], config.sr)
         for slot in copies.slots:
@@ -305,7 +311,8 @@ def is_unchanged(old, source, files, stamps, config):
     """Tell whether a record is of these files and settings; InputError if it is of another corpus's speaker."""
     before = [(entry["file"], entry.get("stamp")) for entry in old["utterances"]]
     now = list(zip(files, stamps, strict=True))
-    if old["source"] != features.place_of(source) and before and not any(pair in before for pair in now):
+    copied = not os.path.exists(old["source"]) and files == [file for file, _ in before]
+    if old["source"] != features.place_of(source) and before and not copied and not any(pair in before for pair in now):
         raise InputError(f"{source} and {old['source']} are speakers of one name: rename a folder, or name new folders "
                          "for the features")
     return before == now and configuration.with_later_flags(old["settings"]) == feature_settings(config)
@@ -314,7 +321,7 @@ def is_unchanged(old, source, files, stamps, config):
 def adopt_folder(folder, config):
     """Adopt the settings of an existing feature folder, which then bind like typed flags; refuse a strange folder."""
     folder, settings = pathlib.Path(folder), features.read_settings(folder)
-    if settings:
+    if settings and features.files_of(folder, ".npy"):          # what nothing was made with binds nobody
         if "tdsv" in config.given:
             features.check_mode(settings, {"tdsv": config.tdsv}, folder)
         copies = settings.pop("copies", 0)
@@ -327,7 +334,8 @@ def adopt_folder(folder, config):
         pieces = settings.pop("noise_filenum", config.noise_filenum)
         config.noise_filenum = config.noise_filenum if "noise_filenum" in config.given else pieces
         for name in NOISE_FLAGS:
-            if features.is_one_place(getattr(config, name), settings.get(name)):
+            moved = name in config.given and settings.get(name) and not os.path.exists(settings[name])
+            if moved or features.is_one_place(getattr(config, name), settings.get(name)):
                 settings[name] = getattr(config, name)                  # by the name that was typed
         configuration.adopt(config, settings, folder)
         config.given |= settings.keys()
@@ -459,7 +467,7 @@ def cache(config, sources, voices):
     key = [str(raw_path), feature_settings(config), all(map(os.path.isdir, sources.values()))]
     if voices or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
-        noises = noises_to_mix(config)
+        noises = conditions.noises_to_mix(config)
     if voices:
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
@@ -469,22 +477,6 @@ def cache(config, sources, voices):
     _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))
     common.print_skipped(losses, IN_JSON)
     return folder
-
-
-# ---- noise -------------------------------------------------------------------------------------------------------
-
-def noises_to_mix(config):
-    """Return the files of noise that copies mix in: of --noise_raw_path, and in text-dependent mode of --noise_path.
-
-    With --clean_path and --noisy_path, that is made first.
-    """
-    if config.clean_path:
-        conditions.cut_noise(config.clean_path, config.noisy_path, config.noise_path, pieces=config.noise_filenum,
-                             sr=config.sr)
-    noises = conditions.find_noises(config.noise_raw_path) if config.noise_raw_path else ()
-    if config.clean_path or (config.tdsv and os.path.isdir(config.noise_path)):
-        noises += tuple(path for path in conditions.recordings_of(config.noise_path) if path not in noises)
-    return noises
 
 
 def split_notes(parts, folders, config):
@@ -521,9 +513,11 @@ def work(config):
         download(config.download, config.raw_path)
     parts = find_speakers(config.raw_path, config.test_ratio)
     notes = split_notes(parts, folders, config)
+    if config.noise_raw_path and not (config.copies or config.tdsv):
+        notes.append(f"--noise_raw_path is {config.noise_raw_path}, which --copies mix in: there are none")
     if config.copies or config.tdsv:
         conditions.check_libraries()        # before the processes that need them
-    around = conditions.Surroundings(tuple(map(str, parts["train"].values())), noises_to_mix(config))
+    around = conditions.Surroundings(tuple(map(str, parts["train"].values())), conditions.noises_to_mix(config))
     copies = {"train": Copies(copy_slots(config.copies), around), "test": Copies((), around)}
     results = {part: preprocess(sources, folders[part], config, copies[part])
                for part, sources in parts.items() if sources}

@@ -408,19 +408,24 @@ def people(speakers):
     return list(dict.fromkeys(speaker.person for speaker in speakers))
 
 
+def name_of(file):
+    """Return the name of a recording without its suffix, nor VCTK's microphone, in one spelling."""
+    return re.sub("_mic[12]$", "", normal_form(pathlib.PurePath(file).stem))
+
+
 def text_of(file, speaker):
     """Return what a recording says by its name: what comes before the first - or _, or after the last behind a name.
 
     That is backward of backward_03.wav, and 001 of p225_001.wav, a recording of p225.
     """
-    stem = normal_form(pathlib.PurePath(file).stem)
+    stem = name_of(file)
     named = re.match(f"{re.escape(speaker)}[-_]", stem)
     return re.split("[-_]", stem[named.end():])[-1] if named else re.split("[-_]", stem)[0]
 
 
 def says(file, text):
     """Tell whether the name of a recording begins or ends with a text up to _, - or the suffix."""
-    stem, text = normal_form(pathlib.PurePath(file).stem), re.escape(normal_form(text))
+    stem, text = name_of(file), re.escape(normal_form(text))
     return bool(re.search(f"^{text}(?![^-_])|(?<![^-_]){text}$", stem))
 
 

@@ -67,6 +67,17 @@ def test_a_format_that_cannot_be_wound_is_read(tmp_path):
     assert np.std(wave[4000:8000]) == pytest.approx(0.5 / np.sqrt(2), rel=0.1)
 
 
+@pytest.mark.parametrize("blocks", [50, 51])
+def test_a_whole_recording_of_an_answering_machine_is_whole(tmp_path, blocks):
+    """Blocks are of 65 bytes: an odd number has a byte behind it, which libsndfile takes for a cut."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(320 * blocks / 8000, 8000), 8000, "GSM610")
+    assert len(audio.load_audio(path, 8000)) == pytest.approx(320 * blocks, abs=640)
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(InputError, match="cut short"):
+        audio.load_audio(path, 8000)
+
+
 def test_channels_are_averaged(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([np.full(800, 0.5), np.full(800, -0.25)], axis=1), 8000, "FLOAT")
     np.testing.assert_allclose(audio.load_audio(tmp_path / "a.wav", 8000), 0.125)

@@ -175,6 +175,17 @@ def test_what_a_file_holds_counts_and_not_its_suffix(recordings, tmp_path, name,
     np.testing.assert_array_equal(audio.load_audio(tmp_path / other, SR), audio.load_audio(recordings / name, SR))
 
 
+def test_a_webm_with_a_hole_is_damaged(wave, tmp_path):
+    """FFmpeg goes on behind it, and the last packet has the time of the end."""
+    write_container(tmp_path / "a.webm", np.tile(wave, 10), SR, "libopus")
+    raw = (tmp_path / "a.webm").read_bytes()
+    assert len(audio.load_audio(tmp_path / "a.webm", SR)) == pytest.approx(10 * len(wave), abs=SR)
+    place, hole = 2 * len(raw) // 5, len(raw) // 10
+    (tmp_path / "a.webm").write_bytes(raw[:place] + bytes(hole) + raw[place + hole:])
+    with pytest.raises(InputError, match="damaged: a part of it cannot be read"):
+        audio.load_audio(tmp_path / "a.webm", SR)
+
+
 def test_an_aac_with_a_title_is_read(recordings, tmp_path):
     """An ID3v2 tag of 64 bytes comes first, as in what was recorded from the radio."""
     (tmp_path / "a.aac").write_bytes(b"ID3\4\0\0\0\0\0\x40" + bytes(64) + (recordings / "a.aac").read_bytes())
@@ -354,6 +365,9 @@ def test_a_noise_may_be_a_container(wave, tmp_path):
     assert likeness(added, noise)[0] > 0.99
     short = conditions.recorded_noise(np.tile(wave, 3), SR, np.random.default_rng(1), files=files, snr=5)
     assert len(short) == 9 * SR
+    shutil.copy(tmp_path / "a.m4a", tmp_path / "b.wav")                 # a suffix may be wrong
+    np.testing.assert_array_equal(conditions.recorded_noise(wave, SR, np.random.default_rng(1), files=[
+        str(tmp_path / "b.wav")], snr=5), noisy)
     (tmp_path / "cut.m4a").write_bytes((tmp_path / "a.m4a").read_bytes()[:9000])
     with pytest.raises(InputError, match=r"cut\.m4a is cut short"):
         conditions.recorded_noise(wave, SR, np.random.default_rng(1), files=[str(tmp_path / "cut.m4a")], snr=5)

@@ -276,6 +276,20 @@ def test_copies_keep_to_their_noise(tmp_path, fails):
     assert (tmp_path / "train" / "a.npy").read_bytes() == before
 
 
+def test_noise_may_move_and_is_no_use_without_copies(tmp_path, capsys, fails):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    (tmp_path / "noise").mkdir()
+    soundfile.write(tmp_path / "noise" / "1.wav", 0.1 * np.random.default_rng(0).standard_normal(48000), 16000)
+    noise = ["--noise_raw_path", tmp_path / "noise", "--test_ratio", "0"]
+    assert preprocess(raw, tmp_path / "none", *noise) == 0
+    assert "which --copies mix in: there are none" in capsys.readouterr().err
+    assert preprocess(raw, tmp_path, *noise, "--copies", "1") == 0
+    (tmp_path / "noise").rename(tmp_path / "moved")
+    assert "there is no such folder" in fails(data_preprocess.main, *flags(raw, tmp_path))
+    assert preprocess(raw, tmp_path, "--noise_raw_path", tmp_path / "moved", "--copies", "2") == 0
+    assert len(features.load_features(tmp_path / "train")[0][0].utterances[0].copies) == 2
+
+
 def test_features_that_cannot_be_written_are_said_first(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["a"])
     (tmp_path / "file").touch()
@@ -557,3 +571,8 @@ def test_a_corpus_may_move(tmp_path):
     raw.rename(tmp_path / "moved")
     assert preprocess(tmp_path / "moved", tmp_path) == 0                # the same files: nothing to do, nothing refused
     assert [speaker.name for speaker in features.load_features(tmp_path / "train")[0]] == ["a"]
+    (tmp_path / "moved").rename(tmp_path / "raw")
+    os.utime(tmp_path / "raw" / "a" / "0.wav", (0, 0))                  # copied, without the times
+    assert preprocess(tmp_path / "raw", tmp_path) == 0
+    make_speakers(tmp_path / "other", ["a"], seconds=1.5)
+    assert preprocess(tmp_path / "other", tmp_path) == 2                # somebody else's

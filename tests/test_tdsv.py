@@ -63,6 +63,7 @@ def preprocess(corpus, folder, *argv):
 @pytest.mark.parametrize(("file", "said", "not_said", "text"), [
     ("001.wav", "001", "01", "001"), ("p225/p225_001.wav", "001", "p22", "001"), ("001-2.flac", "001", "00", "001"),
     ("one/backward_03.ogg", "backward", "back", "backward"), ("open_door_1.wav", "open_door", "door", "open"),
+    ("p225_001_mic1.flac", "001", "mic1", "001"), ("p225_001_mic2.flac", "001", "mic", "001"),
     ("a.b_001.wav", "a.b", "axb", "a.b"), ("o\u0308ffne_0.wav", "\u00f6ffne", "o", "\u00f6ffne")])
 def test_a_name_tells_the_text(file, said, not_said, text):
     assert features.says(file, said)
@@ -151,6 +152,26 @@ def test_noised_copies_of_a_lone_take_are_utterances_and_that_is_said(phrases, t
     assert any("share a take" in note for note in figures["notes"])
     assert model.main(["--train", "--train_path", str(tmp_path / "train"), "--model_path", str(tmp_path / "model"),
                        *TRAIN_FLAGS, "--iteration", "2"]) == 0
+
+
+def test_a_lone_take_leaves_the_others_without_copies(phrases, tmp_path):
+    home = tmp_path / "raw" / "test" / "voice06"
+    home.mkdir(parents=True)
+    (tmp_path / "raw" / "train").mkdir()
+    for name in ("text0_00.wav", "text0_01.wav", "text1_00.wav"):
+        shutil.copy(phrases / "test" / "voice06" / name, home)
+    for _ in range(2):
+        assert preprocess(tmp_path / "raw", tmp_path, *FLAGS, "--noise_filenum", 4) == 0
+        (speaker,) = features.load_features(tmp_path / "test")[0]
+        assert {utterance.file: len(utterance.copies) for utterance in speaker.utterances} == {
+            "text0_00.wav": 0, "text0_01.wav": 0, "text1_00.wav": 4}
+
+
+def test_a_text_that_nobody_says_binds_no_folder(phrases, tmp_path, fails):
+    flags = ["--raw_path", phrases, "--train_path", tmp_path / "train", "--test_path", tmp_path / "test", "--tdsv",
+             "True", "--tdsv_text"]
+    assert "that says --tdsv_text nope" in fails(data_preprocess.main, *flags, "nope")
+    assert data_preprocess.main([*map(str, flags), "text1"]) == 0
 
 
 def test_a_take_that_cannot_be_used_is_none(phrases, tmp_path):
