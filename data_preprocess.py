@@ -226,7 +226,7 @@ def process_speaker(name, source, folder, config, copies):
         raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
     if old and old["segments"] and not files:
         return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
-    if old and is_unchanged(old, source, files, stamps, config) and features.has_rows(path, old["segments"]):
+    if old and is_unchanged(old, source, files, stamps, config) and is_whole(path, old, copies):
         missing = missing_slots(old, config, copies)
         if not missing or not old["segments"]:
             return old
@@ -236,8 +236,9 @@ def process_speaker(name, source, folder, config, copies):
         missing = missing_slots(record, config, copies)
         record |= {"speaker": name, "source": features.place_of(source), "settings": feature_settings(config),
                    "ignored": others}
-    add_copies(parts, record, source, config, replace(copies, slots=missing, of_lone=not copies.slots))
-    record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]}
+    of_lone = {"of_lone": True} if missing and not copies.slots else {}
+    add_copies(parts, record, source, config, replace(copies, slots=missing, of_lone=bool(of_lone)))
+    record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]} | of_lone
     features.write_features(folder, record, parts)
     return record
 
@@ -307,11 +308,17 @@ def add_copies(parts, record, source, config, copies):
                 parts.append(cuts)
 
 
+def is_whole(path, record, copies):
+    """Tell whether a feature file has the rows of its record, and copies of all utterances where they are asked for."""
+    return features.has_rows(path, record["segments"]) and not (record.get("of_lone") and copies.slots)
+
+
 def is_unchanged(old, source, files, stamps, config):
     """Tell whether a record is of these files and settings; InputError if it is of another corpus's speaker."""
     before = [(entry["file"], entry.get("stamp")) for entry in old["utterances"]]
     now = list(zip(files, stamps, strict=True))
-    copied = not os.path.exists(old["source"]) and files == [file for file, _ in before]
+    sizes = [[(file, stamp and stamp[0]) for file, stamp in pairs] for pairs in (before, now)]
+    copied = not os.path.exists(old["source"]) and sizes[0] == sizes[1]
     if old["source"] != features.place_of(source) and before and not copied and not any(pair in before for pair in now):
         raise InputError(f"{source} and {old['source']} are speakers of one name: rename a folder, or name new folders "
                          "for the features")

@@ -118,7 +118,11 @@ def embed(encoder, segments):
     """
     if not len(segments):
         raise InputError("there is no segment of speech to embed")
-    return measures.unit_mean(embed_rows(encoder, segments))
+    rows = embed_rows(encoder, segments)
+    if not np.isfinite(rows).all():
+        raise InputError("the encoder finds d-vectors that are not finite: encoder.tflite in the model's folder is "
+                         "damaged; delete it, and it is exported from the checkpoint again")
+    return measures.unit_mean(rows)
 
 
 def embed_speaker(encoder, speaker):
@@ -341,7 +345,12 @@ def load_encoder(model_path, model_num=None):
     stored = load_config(model_path)
     number = choose_exported(model_path, model_num)
     encoder = Encoder(find_export(model_path, number))
-    flags = stored["flags"] if "ancestor" not in stored else encoder.origin.get("flags", {})
+    own = encoder.origin.get("flags", {})
+    flags = own if "ancestor" in stored else stored["flags"]
+    other = [name for name, value in own.items() if flags.get(name, value) != value]
+    if other:
+        raise InputError(f"{model_path}/config.json has --{other[0]} {flags[other[0]]}, its encoder {own[other[0]]}: "
+                         "they are of two models; copy the model's folder whole")
     return encoder, config_of(model_path, flags, number)
 
 

@@ -179,6 +179,14 @@ def is_silent(wave):
     return np.abs(wave).max(initial=0) < audio.SILENT_PEAK
 
 
+def load_sound(path, sr):
+    """Return the samples (S,) of a file at sr; InputError where it cannot be read, or is silent."""
+    wave = audio.load_audio(path, sr)
+    if is_silent(wave):
+        check_loudness(wave, path)
+    return wave
+
+
 def check_loudness(wave, file=None):
     """Raise InputError where samples (S,), of a file or the microphone, are silent or clipped; it says what to do."""
     clipped = np.mean(np.abs(wave) >= FULL_SCALE) if len(wave) else 0

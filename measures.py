@@ -45,10 +45,13 @@ class Trials:
     Raises
     ------
     InputError
-        If a score is NaN, or target or non-target trials are missing.
+        If a score is NaN or masked, a label or a score is missing, or so are target or non-target trials.
     """
 
     def __init__(self, scores, labels):
+        if np.ma.is_masked(scores) or np.size(scores) != np.size(labels):
+            raise InputError(f"{np.size(scores)} scores and {np.size(labels)} labels, or some masked: each trial has "
+                             "both; leave out those without")
         scores, labels = np.asarray(scores, float).ravel(), np.asarray(labels, bool).ravel()
         if np.isnan(scores).any():
             raise InputError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: there is no error rate")
@@ -134,7 +137,7 @@ def describe_points(points):
     found = [f"{label} at {points[name]['threshold']:.4f}" for name, label in names.items() if name in points]
     absent = [label for name, label in names.items() if name not in points]
     line = "thresholds: " + (", ".join(found) or "none")
-    return line + (f"; the trials show none for {', '.join(absent)}" if absent else "")
+    return line + (f"; the trials show none for {', '.join(absent)}" if found and absent else "")
 
 
 def describe_rates(scores, labels, decided=None):
@@ -142,7 +145,7 @@ def describe_rates(scores, labels, decided=None):
 
     `decided` has a text on that threshold and what it accepts, (n,) bool.
     """
-    labels, point = np.asarray(labels), operating_points(scores, labels)["eer"]
+    labels, point = np.asarray(labels, bool), operating_points(scores, labels)["eer"]
     lines = [f"{labels.sum()} target and {(~labels).sum()} non-target trials",
              f"EER : {(point['far'] + point['frr']) / 2:.4f} (thres:{point['threshold']:.4f}, FAR:{point['far']:.4f}, "
              f"FRR:{point['frr']:.4f})"]
@@ -155,6 +158,7 @@ def describe_rates(scores, labels, decided=None):
 
 def decision_rates(accepted, labels, weights=None):
     """Return FAR and FRR of decisions (n,), True where a trial is accepted."""
+    accepted, labels = np.asarray(accepted, bool), np.asarray(labels, bool)
     weights = np.ones(len(labels)) if weights is None else weights
     return (float(np.average(accepted[~labels], weights=weights[~labels])),
             float(np.average(~accepted[labels], weights=weights[labels])))
@@ -187,7 +191,7 @@ def llr_costs(llrs, labels):
     Preez 2006, eq. 8; 0 is perfect, 1 is what ratios of 1 cost, an infinitely wrong ratio costs infinity), and the
     normalised detection cost at the Bayes threshold, log(1 / p - 1), for each prior.
     """
-    costs = {}
+    costs, llrs, labels = {}, np.asarray(llrs, float), np.asarray(labels, bool)
     for p in P_TARGETS:
         wrong = (llrs >= np.log(1 / p - 1)) != labels
         costs[f"act_dcf_{p}"] = wrong * np.where(labels, p, 1 - p) / min(p, 1 - p)
@@ -196,7 +200,7 @@ def llr_costs(llrs, labels):
 
 def class_means(costs, labels, weights=None):
     """Return the weighted mean of costs (n,) over target trials plus that over non-target trials."""
-    weights = np.ones(len(costs)) if weights is None else weights
+    weights, labels = np.ones(len(costs)) if weights is None else weights, np.asarray(labels, bool)
     parts = weights * labels, weights * ~labels
     return float(sum(np.sum(part * np.where(part > 0, costs, 0)) / part.sum() for part in parts))  # 0 x infinity is 0
 
@@ -236,6 +240,7 @@ def regress(inputs, labels, weights):
     """
     from sklearn.linear_model import LogisticRegression
 
+    labels = np.asarray(labels, bool)
     if not labels.any() or labels.all():
         raise InputError(f"{labels.sum()} target and {(~labels).sum()} non-target trials hold speech: a calibration "
                          "needs both kinds")

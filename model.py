@@ -220,7 +220,7 @@ def training_summary(encoder, config, training, validation):
     lines = [f"encoder: {size}, {trainable_numbers(encoder):,} trainable numbers",
              f"training: {people} speakers, {utterances} utterances; validation: {validating} speakers"]
     if not validation:
-        strange = ", which --init_from was not trained on" if config.init_from else ""
+        strange = ", which --init_from or --teacher was not trained on" if config.init_from or config.teacher else ""
         lines.append(f"validation needs 2 speakers with more than {config.utterance_number} utterances{strange}; "
                      f"--valid_ratio {config.valid_ratio} gives fewer: no EER is measured, --patience never ends, no "
                      "threshold is stored; python test.py --store_threshold True measures one on test speakers")
@@ -410,6 +410,7 @@ class Trainer:
         """Return the Validation of the validation speakers, None if there are none."""
         if not self.validation or not self.chief:
             return None
+        self.check_loss(float(sum(map(tf.reduce_sum, self.encoder.trainable_variables))), "sum of the weights")
         try:
             d_vectors = {speaker.name: embedding.embed_speaker(self.encoder, speaker) for speaker in self.validation}
         except InputError as error:             # of features that broke meanwhile
@@ -418,8 +419,7 @@ class Trainer:
                                          self.config.utterance_number, within_corpora=True)
                        for speakers in utils.redraw_enrolments(self.validation, DRAWS)]
         copies = [[evaluation.under(probes) for probes in evaluation.copies] for evaluation in evaluations]
-        loss_of = protocol.Evaluation.min_cllr if self.config.loss == "trials" else protocol.Evaluation.least_loss
-        losses = [loss_of(one) for one in evaluations], [loss_of(copy) for draw in copies for copy in draw]
+        losses = [[one.loss_of(self.config.loss) for draw in kind for one in draw] for kind in ([evaluations], copies)]
         loss = float(np.mean([np.mean(part) for part in losses if part]))
         self.check_loss(loss, "validation loss")
         copies_eer = float(np.mean([copy.eer_of_copies() for copy in copies[0]])) if copies[0] else None

@@ -192,6 +192,10 @@ class Evaluation:
         """The number of target trials."""
         return int(self.labels.sum())
 
+    def loss_of(self, kind):
+        """Return what a run with --loss `kind` validates by: the loss of eq. 6, or what one threshold can reach."""
+        return self.min_cllr() if kind == "trials" else self.least_loss()
+
     def min_cllr(self):
         """Return the min Cllr of the trials whose probes hold speech: what one threshold for all can reach.
 
@@ -280,8 +284,9 @@ def check_protocol(speaker, m):
     """Return enrol_and_probe of a speaker; InputError where there are too few utterances."""
     enrolment, probes = enrol_and_probe(speaker, m)
     if len(enrolment) < m or not probes:
+        remedy = "lower it, or " * (m > 1) + "move that speaker away"
         raise InputError(f"{speaker.path} has {len(speaker.voiced)} utterances with speech: enrolment with "
-                         f"--utterance_number {m} and one probe need {m + 1}; lower it, or move that speaker away")
+                         f"--utterance_number {m} and one probe need {m + 1}; {remedy}")
     return enrolment, probes
 
 
@@ -432,6 +437,12 @@ def provenance_notes(stored, speakers, silent, text=None):
 def beginnings(name, sign="[/_-]"):
     """Return what the name of a listed recording begins with, up to its first sign, its second and so on; itself."""
     return [name[:match.start()] for match in re.finditer(sign, name)] + [name]
+
+
+def people_in(file):
+    """Return all that may be a person's name in that of a file: what it and its parts behind a / begin with."""
+    parts = [file.split("/", place)[-1] for place in range(file.count("/") + 1)]
+    return {name for part in parts for name in beginnings(part)}
 
 
 def number_speakers(trials):

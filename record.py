@@ -392,7 +392,8 @@ def forget(config, speaker):
         record = readable_record(path)
         names = {name, (record or {}).get("speaker", name)}         # somebody may have renamed the enrolment
         kept = map(pathlib.Path, kept_recordings(config, path, record))
-        kept = [path for path in kept if path.parent.name in names and path.suffix == ".wav"]       # no others
+        kept = [path for path in kept if path.parent.name in names and path.suffix == ".wav"
+                and RECORDING_NAME.fullmatch(path.stem)]            # no others
         paths = [path for path in (*kept, path, path.with_suffix(".json")) if path.exists()]
         if not paths:
             names = ", ".join(entry.name for entry in list_enrolled(config)) or "nobody"
@@ -411,7 +412,7 @@ def forget(config, speaker):
 def get_recording(config, what):
     """Return the recording (S,) that --input names, or one from the microphone with a level meter, and its source."""
     if config.input:
-        return audio.load_audio(config.input, config.sr), config.input
+        return listening.load_sound(config.input, config.sr), config.input
     invitation = [f"recording {config.seconds:g} s, {what}: speak now (Ctrl-C cancels)"]
     with open(os.dup(2), "w", encoding="utf-8") as terminal:            # `record` silences descriptor 2 itself
 

@@ -63,7 +63,7 @@ def tables(figures):
         found.append(("All conditions together", ("", "value"), [
             (NAMES[name], figure_text(value)) for name, value in figures["pooled"].items()]))
     if "worst_speakers" in figures:
-        found += [("Worst speakers", ("", "own rejected", "others accepted", "most like"), [
+        found += [("Worst speakers at the threshold of the EER", ("", "own rejected", "others accepted", "most like"), [
                       (row["speaker"], figure_text(row["rejected"]), figure_text(row["accepted"]), row["confused_with"])
                       for row in figures["worst_speakers"]])]
     return found

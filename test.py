@@ -154,7 +154,7 @@ def score_trials(config):
         trials_left(config, trials, paths, lost)            # said before hours of work
     found = [path for path in paths.values() if path]
     files = names_below(config.raw_path, paths)
-    people = {person for file in files.values() for person in protocol.beginnings(file)}
+    people = {person for file in files.values() for person in protocol.people_in(file)}
     notes = [*embedding.model_notes(config, stored), *trial_notes(trials, paths, protocol.seen_among(stored, people))]
     speakers = listed_speakers(config, found) if config.conditions else {}
     heard = embed_listed(encoder, speakers) if speakers else embedding.embed_files(encoder, found, config)

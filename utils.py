@@ -371,7 +371,7 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
                          "trained on this speaker")
     missing = names - set(features.people(speakers))
     if missing:
-        raise InputError(f"{speakers[0].path.parent} lacks the validation speaker {min(missing)} of this run")
+        raise InputError(f"{speakers[0].path.parent} lacks {min(missing)}, who validates this run or --valid_as")
     return ([speaker for speaker in speakers if speaker.person not in names],
             [speaker for speaker in speakers if speaker.person in names])
 

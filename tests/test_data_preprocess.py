@@ -574,5 +574,6 @@ def test_a_corpus_may_move(tmp_path):
     (tmp_path / "moved").rename(tmp_path / "raw")
     os.utime(tmp_path / "raw" / "a" / "0.wav", (0, 0))                  # copied, without the times
     assert preprocess(tmp_path / "raw", tmp_path) == 0
+    shutil.rmtree(tmp_path / "raw")
     make_speakers(tmp_path / "other", ["a"], seconds=1.5)
     assert preprocess(tmp_path / "other", tmp_path) == 2                # somebody else's

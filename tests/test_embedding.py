@@ -473,3 +473,23 @@ def test_a_fork_embeds_many_segments_too(trained):
     done = subprocess.run([sys.executable, "-c", script, trained / "encoder.tflite"], cwd=embedding.PRETRAINED.parent,
                           timeout=60, check=False)
     assert done.returncode == 0
+
+
+class Damaged:
+    """An encoder whose weights are not finite."""
+
+    def __call__(self, frames):
+        return np.full((len(frames), 8), np.nan, np.float32)
+
+
+def test_a_damaged_encoder_gives_no_verdict():
+    with pytest.raises(InputError, match=r"not finite: encoder\.tflite .* is damaged; delete it"):
+        embedding.embed(Damaged(), np.zeros((2, 40, 180), np.float32))
+
+
+def test_the_config_of_another_model_is_refused(copied):
+    path = copied / "config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"flags": stored["flags"] | {"hidden": 128}}))
+    with pytest.raises(InputError, match=r"config\.json has --hidden 128, its encoder 16: they are of two models"):
+        embedding.load_encoder(copied)

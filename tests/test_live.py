@@ -217,6 +217,7 @@ def as_from_a_microphone(monkeypatch):
             yield coming
 
     monkeypatch.setattr(record, "live_blocks", heard)
+    monkeypatch.setattr(listening, "load_sound", audio.load_audio)      # which a silent one may come through
 
 
 def sure_of(monkeypatch, scale, offset):
@@ -298,7 +299,9 @@ def test_a_file_is_heard_to_its_end_however_silent_it_begins(here, knowing, prob
         assert any(row["name"] for row in csv.DictReader(file))
     capsys.readouterr()
     soundfile.write(probe, np.zeros_like(wave), 8000, "FLOAT")
-    assert f"no speech, {probe} is silent: choose another recording" in fails(record.main, "--verify", *flags)
+    for more in (["--verify"], ["--timeline", "silence.csv"], []):
+        assert f"no speech, {probe} is silent: choose another recording" in fails(record.main, *more, *flags)
+    assert not (here / "silence.csv").exists()
 
 
 def test_who_is_forgotten_while_it_listens_is_compared_no_more(here, knowing, probe, capsys, fails, monkeypatch):

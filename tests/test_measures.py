@@ -484,3 +484,20 @@ def test_an_interval_is_that_of_any_measure():
     accepted = scores >= 0.5
     far, frr = measures.decision_rates(accepted, labels, np.ones(90))
     assert (far, frr) == (accepted[~labels].mean(), (~accepted[labels]).mean())
+
+
+def test_scores_and_labels_belong_together():
+    for scores, labels in (([0.1, 0.2, 0.3], [1, 0]), (np.ma.masked_less([0.1, -999.0], 0), [1, 0])):
+        with pytest.raises(InputError, match="each trial has both"):
+            measures.equal_error_rate(scores, labels)
+
+
+def test_labels_may_be_0_and_1():
+    rng = np.random.default_rng(0)
+    labels = rng.random(200) < 0.3
+    scores = rng.standard_normal(200) + 2 * labels
+    numbers = labels.astype(int)
+    assert measures.describe_rates(scores, numbers) == measures.describe_rates(scores, labels)
+    assert measures.decision_rates(scores >= 1, numbers) == measures.decision_rates(scores >= 1, labels)
+    costs = measures.llr_costs(scores, numbers)["cllr"]
+    assert measures.class_means(costs, numbers) == measures.cllr(scores, labels)

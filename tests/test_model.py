@@ -613,6 +613,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(made_features, tmp_path, fails,
     assert "at iteration 1: lower --lr" in fails(model.main, *train_flags(made_features, tmp_path))
 
 
+def test_weights_that_are_not_finite_blame_no_speaker(made_features, tmp_path, fails, monkeypatch):
+    """The step before a validation breaks them, after a loss that was finite."""
+    monkeypatch.setattr(utils, "ge2e_loss", lambda similarity, kind: tf.reduce_sum(tf.sqrt(0 * similarity)))
+    line = fails(model.main, *train_flags(made_features, tmp_path, "--valid_every", 1))
+    assert "the sum of the weights is nan at iteration 1: lower --lr, which is 0.01" in line
+
+
 def test_a_history_that_was_deleted_does_not_thin_the_losses(made_features, tmp_path):
     """The mean of the steps since then, not their sum by all steps; one that is not there yet counts from the start."""
     folder = tmp_path / "model"

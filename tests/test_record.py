@@ -219,6 +219,19 @@ def test_recordings_of_a_moved_or_renamed_enrolment_are_forgotten(enrol, here, c
     assert not files(here)
 
 
+def test_only_what_was_recorded_is_forgotten(enrol, here, corpus):
+    """Whatever a stranger's description names: a corpus is left alone."""
+    assert enrol(corpus / "test" / "voice08" / "00.wav", "--keep_recording") == 0
+    (here / "raw_data" / "voice08").mkdir()
+    own = here / "raw_data" / "voice08" / "00.wav"
+    shutil.copy(corpus / "test" / "voice08" / "00.wav", own)
+    path = here / "enroll" / "anna.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"speaker": "voice08", "recordings": [*told["recordings"], str(own)]}))
+    assert record.main(["--forget", "--speaker", "anna"]) == 0
+    assert own.exists()
+
+
 def test_of_an_enrolment_that_cannot_be_written_no_recording_is_left(enrol, here, corpus, monkeypatch, fails, trained):
     voice = corpus / "test" / "voice08"
     assert enrol(voice / "00.wav", "--keep_recording") == 0

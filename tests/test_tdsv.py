@@ -167,6 +167,18 @@ def test_a_lone_take_leaves_the_others_without_copies(phrases, tmp_path):
             "text0_00.wav": 0, "text0_01.wav": 0, "text1_00.wav": 4}
 
 
+def test_copies_of_all_takes_may_follow_those_of_a_lone_one(phrases, tmp_path):
+    home = tmp_path / "raw" / "train" / "voice00"
+    home.mkdir(parents=True)
+    (tmp_path / "raw" / "test").mkdir()
+    for name in ("text0_00.wav", "text0_01.wav", "text1_00.wav"):
+        shutil.copy(phrases / "train" / "voice00" / name, home)
+    for copies, expected in ((0, [0, 0, 4]), (4, [4, 4, 4])):
+        assert preprocess(tmp_path / "raw", tmp_path, *FLAGS, "--noise_filenum", 4, "--copies", copies) == 0
+        (speaker,) = features.load_features(tmp_path / "train")[0]
+        assert [len(utterance.copies) for utterance in speaker.utterances] == expected
+
+
 def test_a_text_that_nobody_says_binds_no_folder(phrases, tmp_path, fails):
     flags = ["--raw_path", phrases, "--train_path", tmp_path / "train", "--test_path", tmp_path / "test", "--tdsv",
              "True", "--tdsv_text"]

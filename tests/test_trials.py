@@ -140,6 +140,10 @@ def test_intervals_and_notes_do_not_depend_on_how_names_are_written(score, train
     assert found[0] == found[1] == found[2]
 
 
+def test_a_name_may_stand_anywhere_in_a_path():
+    assert {"wav", "ann", "ann-1", "x_y", "x"} <= protocol.people_in("wav/x_y/ann-1_2.wav")
+
+
 def test_where_no_name_tells_who_speaks_that_is_said(score, corpus, tmp_path):
     (tmp_path / "raw").mkdir()
     for place, name in enumerate(("voice08/00", "voice08/01", "voice09/00")):

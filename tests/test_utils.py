@@ -455,7 +455,7 @@ def test_a_validation_speaker_is_unseen_and_there(write_features):
     draws = [utils.split_validation(speakers, 2, ratio=0.5, rng=np.random.default_rng(seed), seen=("s0", "s1", "s2"))
              for seed in range(5)]
     assert all({speaker.name for speaker in validation} == {"s3", "s4", "s5"} for _, validation in draws)
-    with pytest.raises(InputError, match="lacks the validation speaker s99 of this run"):
+    with pytest.raises(InputError, match="lacks s99, who validates this run or --valid_as"):
         utils.split_validation(speakers, 2, ratio=0.5, rng=None, names=["s0", "s99"])
 
 
