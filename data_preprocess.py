@@ -236,9 +236,9 @@ def process_speaker(name, source, folder, config, copies):
         missing = missing_slots(record, config, copies)
         record |= {"speaker": name, "source": features.place_of(source), "settings": feature_settings(config),
                    "ignored": others}
-    of_lone = {"of_lone": True} if missing and not copies.slots else {}
-    add_copies(parts, record, source, config, replace(copies, slots=missing, of_lone=bool(of_lone)))
-    record |= {"segments": sum(map(len, parts)), "slots": [*record.get("slots", []), *missing]} | of_lone
+    copies = replace(copies, slots=missing, of_lone=bool(missing) and not copies.slots)
+    add_copies(parts, record, source, config, copies)
+    record |= {"segments": sum(map(len, parts)), "slots": record.get("slots", []) + missing, "of_lone": copies.of_lone}
     features.write_features(folder, record, parts)
     return record
 

@@ -154,12 +154,17 @@ def test_noised_copies_of_a_lone_take_are_utterances_and_that_is_said(phrases, t
                        *TRAIN_FLAGS, "--iteration", "2"]) == 0
 
 
+def take_over(phrases, raw, speaker, *names):
+    """Lay some takes of one speaker, such as test/voice06, into a corpus with a train and a test part."""
+    for part in ("train", "test"):
+        (raw / part).mkdir(parents=True)
+    (raw / speaker).mkdir()
+    for name in names:
+        shutil.copy(phrases / speaker / name, raw / speaker)
+
+
 def test_a_lone_take_leaves_the_others_without_copies(phrases, tmp_path):
-    home = tmp_path / "raw" / "test" / "voice06"
-    home.mkdir(parents=True)
-    (tmp_path / "raw" / "train").mkdir()
-    for name in ("text0_00.wav", "text0_01.wav", "text1_00.wav"):
-        shutil.copy(phrases / "test" / "voice06" / name, home)
+    take_over(phrases, tmp_path / "raw", "test/voice06", "text0_00.wav", "text0_01.wav", "text1_00.wav")
     for _ in range(2):
         assert preprocess(tmp_path / "raw", tmp_path, *FLAGS, "--noise_filenum", 4) == 0
         (speaker,) = features.load_features(tmp_path / "test")[0]
@@ -168,11 +173,7 @@ def test_a_lone_take_leaves_the_others_without_copies(phrases, tmp_path):
 
 
 def test_copies_of_all_takes_may_follow_those_of_a_lone_one(phrases, tmp_path):
-    home = tmp_path / "raw" / "train" / "voice00"
-    home.mkdir(parents=True)
-    (tmp_path / "raw" / "test").mkdir()
-    for name in ("text0_00.wav", "text0_01.wav", "text1_00.wav"):
-        shutil.copy(phrases / "train" / "voice00" / name, home)
+    take_over(phrases, tmp_path / "raw", "train/voice00", "text0_00.wav", "text0_01.wav", "text1_00.wav")
     for copies, expected in ((0, [0, 0, 4]), (4, [4, 4, 4])):
         assert preprocess(tmp_path / "raw", tmp_path, *FLAGS, "--noise_filenum", 4, "--copies", copies) == 0
         (speaker,) = features.load_features(tmp_path / "train")[0]
@@ -188,11 +189,8 @@ def test_a_text_that_nobody_says_binds_no_folder(phrases, tmp_path, fails):
 
 def test_a_take_that_cannot_be_used_is_none(phrases, tmp_path):
     """Training and test, which count those with speech, find the copies of the other one."""
-    home = tmp_path / "raw" / "test" / "voice06"
-    home.mkdir(parents=True)
-    (tmp_path / "raw" / "train").mkdir()
-    shutil.copy(phrases / "test" / "voice06" / "text0_00.wav", home)
-    soundfile.write(home / "text0_01.wav", np.zeros(8000), 8000)
+    take_over(phrases, tmp_path / "raw", "test/voice06", "text0_00.wav")
+    soundfile.write(tmp_path / "raw" / "test" / "voice06" / "text0_01.wav", np.zeros(8000), 8000)
     for pieces in (3, 5):                                   # a later run adds what is missing
         assert preprocess(tmp_path / "raw", tmp_path, "--tdsv", "True", "--noise_filenum", pieces) == 0
         (speaker,), number = features.lone_takes(features.load_features(tmp_path / "test")[0])
