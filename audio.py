@@ -32,14 +32,15 @@ BAND_DB = 45.0               # the band ends where the spectrum lies this much b
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
 FRAMES_OPEN = 2**62          # or more: so many has a FLAC that was written to a pipe
 STFT_BLOCK = 256             # frames transformed at a time; they stay in the processor's cache
-CONTAINER_SUFFIXES = {".3g2", ".3gp", ".3gpp", ".aac", ".amr", ".awb", ".m4a", ".m4v", ".mka", ".mkv", ".mov", ".mp4",
-                      ".webm"}                     # of telephones, browsers, cameras: PyAV reads them
+CONTAINER_SUFFIXES = {".3g2", ".3ga", ".3gp", ".3gpp", ".aac", ".amr", ".awb", ".m4a", ".m4b", ".m4v", ".mka", ".mkv",
+                      ".mov", ".mp4", ".qta", ".webm"}      # of telephones, browsers, cameras: PyAV reads them
 SUFFIXES = CONTAINER_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
     ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
 # MP4 and 3GP, Matroska and WebM, AMR, AAC: libsndfile would take some of them for a damaged MP3.
 CONTAINER = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|#!AMR|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
-DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,mp3,flac"     # FFmpeg's others may open further files
+DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,mp3,flac,ogg"         # FFmpeg's others may open further files
 UNRECOGNISED = 1             # libsndfile's code for a format that it does not know
+OGG_PAGE = 65307             # bytes, at most
 LEAST_RATE = 1000            # Hz; below that a header is damaged, and resampling would take all memory
 MOST_LOST = 0.02             # of a recording may be missing
 CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
@@ -112,7 +113,7 @@ def load_audio(path, sr):
         raise InputError(f"{path} is empty")
     if rate < LEAST_RATE:
         raise InputError(f"{path} is damaged: its sampling rate is {rate} Hz")
-    if not (np.abs(channels) < 1e12).all():                     # of larger ones the power is none in float32
+    if not max(channels.max(), -channels.min()) < 1e12:         # NaN, or of larger ones the power is none in float32
         raise InputError(f"{path} holds samples that are not finite numbers, or far too large")
     return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
 
@@ -140,7 +141,9 @@ def read_with(path, read_sound, read_packets):
                 if recording.format != "MP3" and recording.frames < FRAMES_OPEN:    # of others it knows no length
                     return read_sound(recording)
     except (soundfile.LibsndfileError, OSError, MemoryError, ValueError, TypeError) as error:   # no length, no header
-        if getattr(error, "code", None) != UNRECOGNISED or os.path.splitext(path)[1].lower() not in CONTAINER_SUFFIXES:
+        named = os.path.splitext(path)[1].lower() in CONTAINER_SUFFIXES
+        refused = isinstance(error, soundfile.LibsndfileError) and first[:4] == b"OggS"         # many Opus of FFmpeg's
+        if not refused and not (named and getattr(error, "code", None) == UNRECOGNISED):
             words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
             raise InputError(f"{path} cannot be read: {words}") from error
     with open_container(path) as (track, log):
@@ -242,7 +245,8 @@ def container_problem(container, log, decoded, end):
     `decoded` tells whether each packet could be decoded. A length that FFmpeg estimates from the bit rate, as for AAC
     and AMR, is none that the file announces; what browsers record on the fly announces none.
     """
-    if logged(log, BROKEN_OFF) or not all(decoded[-1:]):
+    unended = container.format.name == "ogg" and not has_last_page(container.name.removeprefix("file:"))
+    if logged(log, BROKEN_OFF) or not all(decoded[-1:]) or unended:
         return "cut short: its last packet is broken off"
     if logged(log, DAMAGED):
         return "damaged: a part of it cannot be read"
@@ -255,6 +259,15 @@ def container_problem(container, log, decoded, end):
     if failed > MOST_LOST * len(decoded):
         return f"damaged: {failed} of {len(decoded)} packets cannot be decoded"
     return None
+
+
+def has_last_page(path):
+    """Tell whether an Ogg file ends with a whole page that says it is the last (RFC 3533, 6): FFmpeg does not ask."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 2 * OGG_PAGE))
+        page = b"OggS" + file.read().rpartition(b"OggS")[2]
+    sizes = page[27:27 + page[26]] if len(page) > 26 else b""
+    return bool(page[5:6] > b"" and page[5] & 4) and len(page) >= 27 + len(sizes) + sum(sizes)
 
 
 def logged(log, signs):
@@ -485,7 +498,7 @@ def frames_of_speech(speech, noise, config):
 
 
 def speech_segments(wave, config):
-    """Return the `segments` of a recording and what is known of it."""
+    """Return the `segments` of a recording and its entry: what is known of it, and why it gave none."""
     cuts, known = segments_of_speech(*heard_speech(wave, config), config)
     return cuts, {"seconds": len(wave) / config.sr, **known}
 
@@ -494,8 +507,9 @@ def segments_of_speech(speech, noise, config):
     """Return the same of voiced speech (V,) with a noise floor in dB."""
     (frames, known), length = frames_of_speech(speech, noise, config), getattr(config, segment_flag(config.tdsv))
     if known["speech_seconds"] < least_seconds(config):
-        return np.empty((0, N_MELS, length), np.float32), known
-    return cut_segments(frames[-length:] if config.tdsv else frames, length), known
+        few = f"holds under {least_seconds(config)} s of speech" if known["speech_seconds"] else "is silent"
+        return np.empty((0, N_MELS, length), np.float32), {**known, "dropped": few}
+    return cut_segments(frames[-length:] if config.tdsv else frames, length), {**known, "dropped": ""}
 
 
 def segments(wave, config):
@@ -525,15 +539,4 @@ def read_utterance(path, config):
             raise
         return (), {"seconds": 0.0, "speech_seconds": 0.0, "snr": None, "bandwidth": None,
                     "dropped": str(error).removeprefix(f"{path} ")}
-    return segments_and_entry(wave, config)
-
-
-def segments_and_entry(wave, config):
-    """Return the segments of samples (S,) at config.sr and their entry."""
-    return with_entry(*speech_segments(wave, config), config)
-
-
-def with_entry(cuts, known, config):
-    """Return segments and their entry: what is known of a recording, and why it gave none."""
-    few = f"holds under {least_seconds(config)} s of speech" if known["speech_seconds"] else "is silent"
-    return cuts, {**known, "dropped": "" if len(cuts) else few}
+    return speech_segments(wave, config)

@@ -167,15 +167,20 @@ def whole_noise(path, sr):
 def babble(wave, sr, rng, *, voices, snr):
     """Add several others who talk at once, at levels within 6 dB; `voices` are one folder of recordings each."""
     noise = np.zeros(len(wave), np.float32)
-    number = min(int(rng.integers(BABBLERS[0], BABBLERS[1] + 1)), len(voices))
-    for voice in rng.choice(len(voices), number, replace=False):
-        files = recordings_of(voices[voice])
+    for voice in babblers(voices, rng):
+        files = recordings_of(voice)
         talk = talk_of(files, int(rng.integers(len(files))), sr) if files else ()
         if not len(talk):
             continue
         talk = np.roll(np.resize(talk, len(wave)), rng.integers(len(wave)))
         noise += talk * 10 ** ((rng.uniform(-3, 3) - audio.level_db(talk)) / 20)
     return mix(wave, noise, sr, snr) if noise.any() else wave
+
+
+def babblers(voices, rng):
+    """Return those of the voices who talk in a babble, not more than half: what its rng decides first."""
+    number = min(int(rng.integers(BABBLERS[0], BABBLERS[1] + 1)), -(-len(voices) // 2))
+    return [voices[place] for place in rng.choice(len(voices), number, replace=False)]
 
 
 def talk_of(files, first, sr):
@@ -323,6 +328,11 @@ class Surroundings:
         if name in self.conditions:
             return name, self.conditions[name](wave, sr, rng)
         return draw(self, wave, sr, rng)
+
+    def who_babbles(self, name, rng):
+        """Return the names of those who talk under a condition with an rng; of random conditions it is not told."""
+        babble_is_meant = name.startswith("babble") and name in self.conditions
+        return [os.path.basename(voice) for voice in babblers(self.voices, rng)] if babble_is_meant else []
 
     @property
     def conditions(self):

@@ -299,9 +299,10 @@ def add_copies(parts, record, source, config, copies):
             continue
         wave = audio.load_audio(source / entry["file"], config.sr)
         for slot in copies.slots:
-            rng = np.random.default_rng(int(short_digest(f"{record['speaker']}/{entry['file']}/{slot}"), 16))
-            condition, heard = around.under(slot, wave, config.sr, rng)
-            cuts, known = audio.segments_and_entry(heard, config)
+            seed = int(short_digest(f"{record['speaker']}/{entry['file']}/{slot}"), 16)
+            condition, heard = around.under(slot, wave, config.sr, np.random.default_rng(seed))
+            cuts, known = audio.speech_segments(heard, config)
+            known["babblers"] = around.who_babbles(slot, np.random.default_rng(seed))
             entry.setdefault("copies", []).append({"condition": condition, "first": first, "count": len(cuts), **known})
             first += len(cuts)
             if len(cuts):
@@ -478,7 +479,7 @@ def cache(config, sources, voices):
     if voices:
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
-        key += [slots, sorted(map(os.path.basename, voices))]
+        key += [slots, {"babblers": sorted(map(os.path.basename, voices))}]
     key += [(os.path.basename(noise), features.size_and_time(pathlib.Path(noise))) for noise in noises]
     folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(json.dumps(key))}")
     _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))

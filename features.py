@@ -37,7 +37,8 @@ RECORD_KINDS = {"segments": int, "settings": dict, "source": str, "speaker": str
 # Of an Utterance: the kinds of value that each field may have, and the least of its numbers.
 UTTERANCE_KINDS = {"file": (str,), "first": (int,), "count": (int,), "seconds": (int, float),
                    "speech_seconds": (int, float), "dropped": (str,), "snr": (int, float, NoneType),
-                   "bandwidth": (int, float, NoneType), "condition": (str,), "copies": (tuple,), "text": (str,)}
+                   "bandwidth": (int, float, NoneType), "condition": (str,), "copies": (tuple,), "text": (str,),
+                   "babblers": (tuple,)}
 LEAST = {"first": 0, "count": 0, "seconds": 0, "speech_seconds": 0, "snr": -1000, "bandwidth": 0}
 
 
@@ -140,6 +141,7 @@ class Utterance(NamedTuple):
     condition: str = ""                 # of a copy
     copies: tuple = ()
     text: str = ""                      # what is said, where that is known
+    babblers: tuple = ()                # names of the speakers who are known to talk in a copy's babble
 
     @property
     def session(self):
@@ -284,7 +286,7 @@ def parse_utterance(entry):
     copies = tuple(parse_utterance({"file": file, **copy}) for copy in entry["copies"]) if "copies" in entry else ()
     utterance = Utterance(file, entry["first"], entry["count"], entry["seconds"], entry["speech_seconds"],
                           entry["dropped"], entry.get("snr"), entry.get("bandwidth"), entry.get("condition", ""),
-                          copies, entry.get("text", ""))
+                          copies, entry.get("text", ""), tuple(map(normal_form, entry.get("babblers", ()))))
     misfit = misfit_of(tuple(map(type, utterance)))
     if misfit:
         raise ValueError(f"{misfit} is {getattr(utterance, misfit)!r}")

@@ -96,7 +96,7 @@ class Conversation(verification.Listener):
     def compare(self, speech, noise):
         """Return the Verdict on voiced speech (V,) with a noise floor in dB."""
         config = self.verifier.config
-        heard = verification.unless_steady(*audio.with_entry(*audio.segments_of_speech(speech, noise, config), config))
+        heard = verification.unless_steady(*audio.segments_of_speech(speech, noise, config))
         return self.verifier.compare(self.verifier.embed_voice("now", [("now", *heard)]), self.voices)
 
 

@@ -82,16 +82,23 @@ class Evaluation:
     enrolments: list = None                 # S lists of m features.Utterances
     probe_utterances: list = None           # P features.Utterances
     copies: tuple = ()                      # Probes under other conditions
-    corpora: np.ndarray = None              # (S,) numbers: only speakers of one corpus are compared; None: all
+    corpora: np.ndarray = None              # (S,) numbers of the groups within which speakers are compared; None: one
 
     @functools.cached_property
     def compared(self):
-        """The trials that count, (P, S) bool."""
-        if self.corpora is None:
-            return np.ones(self.scores.shape, bool)
-        corpus = dict(zip(self.speakers, self.corpora, strict=True))
-        own = np.array([corpus[owner] for owner, _ in self.probes])
-        return own[:, np.newaxis] == self.corpora
+        """The trials that count, (P, S) bool: within a group, and not of somebody else who babbles behind the probe."""
+        group = dict(zip(self.speakers, self.groups, strict=True))
+        counts = np.array([group[owner] for owner, _ in self.probes])[:, np.newaxis] == self.groups
+        people = [features.person_of(name) for name in self.speakers]
+        for row, utterance in enumerate(self.probe_utterances or ()):
+            if utterance and utterance.babblers:
+                counts[row] &= ~np.isin(people, utterance.babblers)
+        return counts
+
+    @functools.cached_property
+    def groups(self):
+        """The numbers (S,) of the groups, texts and corpora, within which speakers are compared."""
+        return np.zeros(len(self.speakers), int) if self.corpora is None else self.corpora
 
     def under(self, probes, m=None):
         """Return the Evaluation of the same probes under another condition, Probes, and of m enrolment utterances."""
@@ -122,10 +129,9 @@ class Evaluation:
     def known_trials(self, as_recorded):
         """Return the trials that count and whose probes hold speech, as KnownTrials."""
         kept = self.compared & np.isfinite(self.scores)
-        corpora = np.zeros(len(self.speakers), int) if self.corpora is None else self.corpora
         return KnownTrials(self.scores[kept], self.labels[kept],
                            {name: values[kept] for name, values in self.known.items()},
-                           np.broadcast_to(corpora, kept.shape)[kept], np.full(kept.sum(), as_recorded))
+                           np.broadcast_to(self.groups, kept.shape)[kept], np.full(kept.sum(), as_recorded))
 
     def scored(self, trials=None):
         """Return trials, a mask (P, S), as Scored: without it all that count."""
@@ -216,9 +222,8 @@ class Evaluation:
         heard = np.isfinite(self.scores).all(axis=1)
         logits = np.where(self.compared[heard], abs(w) * self.scores[heard], -np.inf)
         costs = -scipy.special.log_softmax(logits, axis=1)[self.labels[heard]]
-        corpora = np.zeros(len(self.speakers), int) if self.corpora is None else self.corpora
-        own = corpora[self.labels[heard].argmax(axis=1)]
-        return float(np.mean([costs[own == corpus].mean() for corpus in np.unique(own)]))
+        own = self.groups[self.labels[heard].argmax(axis=1)]
+        return float(np.mean([costs[own == group].mean() for group in np.unique(own)]))
 
     def describe(self):
         """Return the similarities and what was done, as a test prints it."""
@@ -275,9 +280,9 @@ def evaluate(embed_speaker, speakers, m, within_corpora=False):
 
 
 def compared_groups(speakers, within_corpora):
-    """Return the numbers (S,) of the groups within which speakers are compared; None where all are."""
+    """Return the numbers (S,) of the groups, texts and perhaps corpora, within which speakers are compared."""
     groups = [f"{speaker.text}/{speaker.corpus if within_corpora else ''}" for speaker in speakers]
-    return np.unique(groups, return_inverse=True)[1] if len(set(groups)) > 1 or within_corpora else None
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def check_protocol(speaker, m):

@@ -272,10 +272,10 @@ def condition_bars(rows):
             continue
         heights, values = [place + 0.27 * (number - 1) for place, _ in shown], [100 * row["value"] for _, row in shown]
         axes.barh(heights, values, 0.27, color=colour, label=label)
-        if shown[0][1]["low"] is not None:
-            reach = [(100 * max(0, row["value"] - row["low"]), 100 * max(0, row["high"] - row["value"]))
-                     for _, row in shown]
-            axes.errorbar(values, heights, xerr=np.transpose(reach), fmt="none", ecolor="0.3", elinewidth=0.8)
+        bounds = [(row["value"] if row["low"] is None else row["low"], row["high"] or 0) for _, row in shown]
+        reach = [(max(0, value - 100 * low), max(0, 100 * high - value))            # nothing, of too few speakers
+                 for value, (low, high) in zip(values, bounds, strict=True)]
+        axes.errorbar(values, heights, xerr=np.transpose(reach), fmt="none", ecolor="0.3", elinewidth=0.8)
     axes.set_yticks(places, [f"{row['condition']} ({row['probes']})" for row in rows])
     axes.set(xlabel="per cent of the trials of their kind, with 95 % intervals", title="By condition (probes)",
              xlim=(0, None))

@@ -172,7 +172,7 @@ def score_trials(config):
     known = {name: speakers[paths[name]] for name in vectors if speakers}
     return Findings(encoder, scored, {name: entry["speech_seconds"] for name, entry in entries.items()}, found,
                     notes + left_out + guessed,
-                    conditions=listed_conditions(encoder, known, scored, config) if known else [],
+                    conditions=listed_conditions(encoder, known, scored, files, config) if known else [],
                     stored=thresholds, people=people)
 
 
@@ -246,8 +246,11 @@ def probe_seconds(config):
     return () if config.tdsv or config.tdsv_text else PROBE_SECONDS
 
 
-def listed_conditions(encoder, speakers, scored, config):
-    """Return (name, Scored) of a list's trials with its probes, {name: features.Speaker}, under each condition."""
+def listed_conditions(encoder, speakers, scored, files, config):
+    """Return (name, Scored) of a list's trials with its probes, {name: features.Speaker}, under each condition.
+
+    Trials of somebody who babbles behind the probe do not count: `files` are all names' files below --raw_path.
+    """
     names = sorted(set(scored.probes))
     owners = [speakers[name] for name in names]
     vectors = [embedding.embed_speaker(encoder, owner) for owner in owners]
@@ -266,7 +269,8 @@ def listed_conditions(encoder, speakers, scored, config):
                    for name, utterance in zip(names, probes.utterances, strict=True)}
         scores = np.nan_to_num(trial_cosines(scored.vectors, under, scored.enrolled, scored.probes), nan=-np.inf)
         known = scored.known | probe_knowledge(entries, scored.probes)
-        there = np.array([entries[name] is not None for name in scored.probes])
+        there = np.array([entries[probe] is not None and files[own].split("/")[0] not in entries[probe]["babblers"]
+                          for own, probe in zip(scored.enrolled, scored.probes, strict=True)])
         rows.append((probes.condition, replace(scored, scores=scores, known=known).part(there)))
     return rows
 
@@ -315,8 +319,8 @@ def speaker_conditions(embed_rows, speakers, evaluation, config):
              for seconds in probe_seconds(config)]
     for probes in (*evaluation.copies, *short):
         there = np.array([utterance is not None for utterance in probes.utterances])
-        kept = np.broadcast_to(there[:, np.newaxis], evaluation.scores.shape)[evaluation.compared]
-        rows.append((probes.condition, evaluation.under(probes).scored().part(kept)))
+        under = evaluation.under(probes)
+        rows.append((probes.condition, under.scored(under.compared & there[:, np.newaxis])))
     for number in ENROLMENTS:
         if number < evaluation.enrolment_utterances:
             under = evaluation.under(evaluation.originals, number)

@@ -546,5 +546,5 @@ class Listener:
     def judge(self, seconds):
         """Return the Verdict on what was heard so far, with so many seconds of speech."""
         self.speech_seconds = seconds
-        heard = unless_steady(*audio.segments_and_entry(self.wave, self.verifier.config))
+        heard = unless_steady(*audio.speech_segments(self.wave, self.verifier.config))
         return self.verifier.compare(self.verifier.embed_voice("probe", [("probe", *heard)]), self.voices)

@@ -65,6 +65,23 @@ def likeness(heard, wave):
 
 # ---- one recording ----------------------------------------------------------------------------------------------
 
+def test_an_opus_that_libsndfile_refuses_is_heard(wave, tmp_path, monkeypatch):
+    """It calls a part of what FFmpeg writes malformed (1.2.2). Cut anywhere, such a file is named."""
+    def refuse(path):
+        raise soundfile.LibsndfileError(666, f"{path}: ")
+
+    write_container(tmp_path / "a.opus", np.tile(wave, 4), SR, "libopus")
+    whole = (tmp_path / "a.opus").read_bytes()
+    monkeypatch.setattr(soundfile, "SoundFile", refuse)
+    heard = audio.load_audio(tmp_path / "a.opus", SR)
+    assert abs(len(heard) - 4 * len(wave)) < 400
+    assert likeness(heard, np.tile(wave, 4))[0] > 0.98
+    for size in np.linspace(1, len(whole) - 1, 40).astype(int):
+        (tmp_path / "a.opus").write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"a\.opus (is|cannot be read)"):
+            audio.load_audio(tmp_path / "a.opus", SR)
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_every_container_is_heard(recordings, wave, name, capfd, caplog):
     """AMR keeps what lies below 4 kHz; a stream without an index keeps what its codec puts before the sound."""

@@ -86,7 +86,7 @@ def test_a_verdict_comes_with_every_0_4_s_of_speech_and_is_that_of_a_recording_o
     assert (np.abs(steps) >= 0.4).all()
     assert np.median(steps) < 0.6                       # what a look is late: a quarter of 0.4 s, and a block
     for end, verdict in heard[::4]:
-        cuts, entry = audio.segments_and_entry(wave[:end], verifier.config)
+        cuts, entry = audio.speech_segments(wave[:end], verifier.config)
         wanted = verifier.compare(verifier.embed_voice("probe", [("probe", cuts, entry)]), voices)
         assert dict(verdict.scores) == pytest.approx(dict(wanted.scores), abs=1e-6)
 
@@ -173,7 +173,7 @@ def test_it_is_sure_beyond_the_bounds_and_well_ahead_of_the_next(ratios, more, s
 
 def test_every_ratio_is_that_of_its_score(verifier, voices, corpus):
     """By hand: 10 s - 5 - 2 ln(seconds / 4)."""
-    cuts, entry = audio.segments_and_entry(speech_of(corpus, "voice10", (3,)), verifier.config)
+    cuts, entry = audio.speech_segments(speech_of(corpus, "voice10", (3,)), verifier.config)
     verdict = verifier.compare(verifier.embed_voice("probe", [("probe", cuts, entry)]), voices)
     assert len(verdict.ratios) == 3
     assert verdict.ratios == pytest.approx({

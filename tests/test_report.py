@@ -1,10 +1,12 @@
 """The report of an evaluation: conditions, normalisation, the speakers that err most, the page, the embeddings."""
 import argparse
+import collections
 import contextlib
 import functools
 import html.parser
 import io
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -323,6 +325,37 @@ def test_a_row_is_what_its_probes_give(stressed, trained, corpus):
         assert rows[name]["eer"]["value"] == pytest.approx(measures.equal_error_rate(scores, labels)[0])
         assert rows[name]["far"]["value"] == pytest.approx(np.mean(scores[~labels] >= threshold))
         assert rows[name]["frr"]["value"] == pytest.approx(np.mean(scores[labels] < threshold))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_who_babbles_behind_a_probe_is_not_compared_with_it(stressed, corpus, listed, monkeypatch):
+    """By hand: those whose recordings are read while the copy is made; by the protocol and by a list of trials."""
+    folder, flags, _ = stressed
+    monkeypatch.chdir(folder)
+    voices = {path.name: str(path) for path in sorted((corpus / "test").iterdir())}
+    probes = [f"{owner}/0{take}.wav" for owner in voices for take in range(3, 6)]
+    pathlib.Path("list").write_text("\n".join(
+        f"{int(probe.startswith(other))} {other}/00.wav {probe}" for probe in probes for other in voices))
+    config = configuration.get_config(flags)
+    config.trials = "list"
+    findings = (evaluation_script.score_trials if listed else evaluation_script.score_speakers)(config)
+    compared = collections.defaultdict(set)
+    for _, scored in (row for row in findings.conditions if row[0] == "babble 10 dB"):
+        for enrolled, probe in zip(scored.enrolled, scored.probes, strict=True):
+            compared[probe].add(enrolled.split("/")[0])
+    heard, real = set(), audio.load_audio
+    monkeypatch.setattr(audio, "load_audio",
+                        lambda path, sr: heard.add(pathlib.Path(path).parent.name) or real(path, sr))
+    for probe in probes:
+        owner, wave = probe.split("/")[0], real(corpus / "test" / probe, 16000)
+        name = f"{data_preprocess.short_digest(probe)}/." if listed else probe
+        around = conditions.Surroundings(tuple(voices.values())).beside(
+            str(corpus / "test" / (probe if listed else owner)))
+        heard.clear()
+        seed = int(data_preprocess.short_digest(f"{name}/babble 10 dB"), 16)
+        around.under("babble 10 dB", wave, 16000, np.random.default_rng(seed))
+        assert heard
+        assert compared[probe] == voices.keys() - heard
 
 
 def test_the_costs_of_all_conditions_together_equal_a_plain_sum(stressed):
