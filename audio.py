@@ -46,6 +46,7 @@ MOST_LOST = 0.02             # of a recording may be missing
 CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
 BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
 DAMAGED = ("invalid as first byte of an EBML number",)                # likewise
+UNOPENED = "cannot be opened"        # which may pass; what is not sound stays so
 TRUNCATED = re.compile(r"(?:data|SSND|BODY|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 UNENDED = re.compile("lacks an end-of-stream|Junk after the last page|without an End-Of-Stream|eems to be (?:a )?trunc")
 SPHERE_LENGTH = re.compile(rb"NIST_1A.*\nsample_count -i (\d+)\n", re.DOTALL)
@@ -56,7 +57,7 @@ SPHERE_LENGTH = re.compile(rb"NIST_1A.*\nsample_count -i (\d+)\n", re.DOTALL)
 def audio_files(folder):
     """Return the visible recordings below a folder, as sorted relative paths, and the numbers of other files by suffix.
 
-    A folder that links lead to several times counts once.
+    A folder that links lead to several times counts once, one above not at all.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def audio_files(folder):
     def fail(error):
         raise error
 
-    files, others, seen = [], collections.Counter(), set()
+    files, others, seen = [], collections.Counter(), {str(above) for above in pathlib.Path(folder).resolve().parents}
     for home, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         place = os.path.realpath(home)
         if place in seen:
@@ -115,7 +116,10 @@ def load_audio(path, sr):
         raise InputError(f"{path} is damaged: its sampling rate is {rate} Hz")
     if not max(channels.max(), -channels.min()) < 1e12:         # NaN, or of larger ones the power is none in float32
         raise InputError(f"{path} holds samples that are not finite numbers, or far too large")
-    return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
+    try:
+        return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
+    except MemoryError as error:
+        raise InputError(f"{path} {UNOPENED}: it is too long for the memory there is") from error
 
 
 def bandwidth_notes(path, sr):
@@ -145,7 +149,8 @@ def read_with(path, read_sound, read_packets):
         refused = isinstance(error, soundfile.LibsndfileError) and first[:4] == b"OggS"         # many Opus of FFmpeg's
         if not refused and not (named and getattr(error, "code", None) == UNRECOGNISED):
             words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-            raise InputError(f"{path} cannot be read: {words}") from error
+            problem = UNOPENED if isinstance(error, OSError) else "cannot be read"
+            raise InputError(f"{path} {problem}: {words}") from error
     with open_container(path) as (track, log):
         return read_packets(track, log)
 

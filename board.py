@@ -328,6 +328,7 @@ class ConversationTab:
             self.timeline.add(moment)
             name = {"": "Nobody speaks", listening.SOMEBODY: "Somebody else"}.get(moment.name, moment.name)
             nearest = f"Nearest is {moment.nearest}, {moment.measured}. " if moment.name else ""
+            nearest += f"Threshold {self.app.threshold.value:.2f}, set by hand. " * self.app.threshold.is_moved()
             self.words.show(shortened(name, 24), INK if moment.name else MUTED, f"{nearest}{clock(seconds)} heard.")
         self.level.meter(level_db)
         self.timeline.draw(seconds)

@@ -5,6 +5,7 @@ import ctypes
 import errno
 import functools
 import gc
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -297,6 +298,11 @@ def versions():
 
 # ---- files ---------------------------------------------------------------------------------------------------------
 
+def short_digest(text):
+    """Return 16 hexadecimal digits that depend on a text alone."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def read_json(path, parse=None):
     """Return what a JSON file holds, or parse(that); None where there is no file.
 
@@ -344,6 +350,10 @@ def write_whole(path, write, private=False):
         with open(descriptor, "w+b") as file:
             write(file)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"{path} cannot be written: {error.strerror}; make room there, and do it again") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

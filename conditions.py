@@ -420,6 +420,11 @@ def find_noises(folder):
     files = recordings_of(str(folder))
     if not files:
         raise InputError(f"--noise_raw_path is {folder}: it holds no recordings")
+    for file in files:              # said before the work, not amid it
+        try:
+            audio.read_with(file, lambda recording: None, lambda track, log: None)
+        except InputError as error:
+            raise InputError(f"--noise_raw_path is {folder}: {error}; take that file out") from error
     return tuple(files)
 
 

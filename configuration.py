@@ -383,7 +383,7 @@ def get_config(argv=None, doc="", command=None):
         One value per flag, and `given`, the set of the names that were typed.
     """
     parser = build_parser(doc, command)
-    typed = vars(parser.parse_args(argv))
+    typed = vars(parser.parse_args(argv if argv is None else list(map(str, argv))))
     config = argparse.Namespace(**{name: flag.default for name, flag in flags().items()} | typed, given=set(typed))
     for problem in flag_problems(config):
         parser.error(problem)
@@ -400,6 +400,10 @@ def flag_problems(config):
             yield f"--{name} and --{other} contradict each other: give one of the two"
     if bool(config.clean_path) != bool(config.noisy_path):
         yield "--clean_path and --noisy_path belong together: their difference is noise; give both or neither"
+    if config.verify and config.tdsv_text == "all":
+        yield "--tdsv_text is all: a verdict is on one text; name it"
+    if config.forget and "speaker" not in config.given:
+        yield "--forget is True: give --speaker, whose enrolment it deletes"
     if config.input and "seconds" in config.given:
         yield f"--seconds is {config.seconds:g}: it is for the microphone, --input is heard whole; leave it out"
     if config.trials and "raw_path" not in config.given:
@@ -421,6 +425,9 @@ def training_problems(config):
         yield f"--teacher is {config.teacher}: it names no folder; name one, or leave it out"
     if config.restore and config.init_from:
         yield f"--init_from is {config.init_from}: --restore True goes on with a run of its own; give one of the two"
+    for name in config.given & {"beta1", "beta2"} if config.train and config.optim != "adam" else ():
+        if not config.restore:
+            yield f"--{name} is {getattr(config, name)}: only --optim adam has it; give that, or leave it out"
     if config.train and config.utterance_number < 2:
         yield f"--utterance_number is {config.utterance_number}: GE2E needs at least 2 utterances per speaker"
     if config.train and config.model_num is not None:

@@ -8,7 +8,6 @@
 Where the only sub-folders of DIR are `train` and `test`, that split is kept. A rerun does only what changed.
 """
 import collections
-import hashlib
 import json
 import os
 import pathlib
@@ -28,7 +27,7 @@ import common
 import conditions
 import configuration
 import features
-from common import InputError, progress, write_json
+from common import InputError, progress, short_digest, write_json
 from features import feature_settings, folders_by_name, own_split, sub_folders
 
 LIBRISPEECH = "https://www.openslr.org/resources/12"
@@ -167,6 +166,9 @@ def find_speakers(raw_path, test_ratio):
         raise InputError(f"--raw_path is {raw_path}: it has no folders; put the audio of each speaker into one")
     if own_split(raw_path):
         return {part: folders_by_name(sub_folders(folder)) for part, folder in own_split(raw_path).items()}
+    if {"train", "test"}.intersection(folder.name for folder in folders):
+        raise InputError(f"--raw_path is {raw_path}: train and test are parts where nothing is beside them, and it has "
+                         f"{', '.join(folder.name for folder in folders[:5])}; name one of these")
     parts = {"train": {}, "test": {}}
     for name, folder in folders_by_name(folders).items():
         parts["test" if int(short_digest(name), 16) < test_ratio * 16**16 else "train"][name] = folder
@@ -177,11 +179,6 @@ def stray_recordings(raw_path):
     """Return the recordings of a corpus that lie where the folders of its speakers should."""
     return [path for folder in (raw_path, *own_split(raw_path).values()) for path in features.visible_paths(folder)
             if path.suffix.lower() in audio.SUFFIXES and path.is_file()]
-
-
-def short_digest(text):
-    """Return 16 hexadecimal digits that depend on a text alone."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -218,19 +215,18 @@ def process_speaker(name, source, folder, config, copies):
     dict
         The record that the .json holds; under "kept", why the features of audio that is gone were left.
     """
-    path = pathlib.Path(folder, f"{name}.npy")
     files, others = speaker_files(source, config)
     stamps = [features.size_and_time(source / file) for file in files]
-    old, _ = features.read_record(path)
+    old, _ = features.read_record(path := pathlib.Path(folder, f"{name}.npy"))
     if old and not {"segments", "source", "settings", "ignored"} <= old.keys():
         raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
     if old and old["segments"] and not files:
         return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
     if old and is_unchanged(old, source, files, stamps, config) and is_whole(path, old, copies):
-        missing = missing_slots(old, config, copies)
-        if not missing or not old["segments"]:
+        missing, now = missing_slots(old, config, copies), {"source": features.place_of(source)}
+        if not old["segments"] or (not missing and old == old | now):
             return old
-        parts, record = [features.open_features(path, mmap_mode=None)], old
+        parts, record = [features.open_features(path, mmap_mode=None)], old | now
     else:
         parts, record = read_originals(name, source, files, stamps, config)
         missing = missing_slots(record, config, copies)
@@ -238,7 +234,8 @@ def process_speaker(name, source, folder, config, copies):
                    "ignored": others}
     copies = replace(copies, slots=missing, of_lone=bool(missing) and not copies.slots)
     add_copies(parts, record, source, config, copies)
-    record |= {"segments": sum(map(len, parts)), "slots": record.get("slots", []) + missing, "of_lone": copies.of_lone}
+    record |= {"segments": sum(map(len, parts)), "slots": record.get("slots", []) + missing,
+               "of_lone": copies.of_lone or (not missing and record.get("of_lone", False))}
     features.write_features(folder, record, parts)
     return record
 
@@ -280,8 +277,8 @@ def read_originals(name, source, files, stamps, config):
     for file, stamp in zip(files, stamps, strict=True):
         cuts, entry = audio.read_utterance(source / file, config)
         text = features.text_of(file, name) if config.tdsv_text == "all" else config.tdsv_text or ""
-        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "stamp": stamp,
-                           "text": text})
+        utterances.append({"file": file, "first": sum(map(len, parts)), "count": len(cuts), **entry, "text": text,
+                           "stamp": None if entry["dropped"].startswith(audio.UNOPENED) else stamp})    # tried again
         if len(cuts):
             parts.append(cuts)
     return parts, {"utterances": utterances}
@@ -529,8 +526,8 @@ def work(config):
     copies = {"train": Copies(copy_slots(config.copies), around), "test": Copies((), around)}
     results = {part: preprocess(sources, folders[part], config, copies[part])
                for part, sources in parts.items() if sources}
-    common.print_skipped([f"{path} lies in no speaker's folder" for path in stray_recordings(config.raw_path)]
-                         + [loss for _, lines in results.values() for loss in lines], IN_JSON)
+    common.print_skipped([f"{path} lies in no speaker's folder" for path in stray_recordings(config.raw_path)])
+    common.print_skipped([loss for _, lines in results.values() for loss in lines], IN_JSON)
     for note in notes:
         print("note:", note, file=sys.stderr)
     totals = {part: numbers for part, (numbers, _) in results.items()}

@@ -86,8 +86,8 @@ def is_one_place(one, other):
 
 
 def sub_folders(folder):
-    """Return the visible sub-folders, in order."""
-    return [path for path in visible_paths(folder) if path.is_dir()]
+    """Return the visible sub-folders, in order, without those that hold features."""
+    return [path for path in visible_paths(folder) if path.is_dir() and not (path / "manifest.json").exists()]
 
 
 def folders_by_name(folders):

@@ -112,7 +112,6 @@ class Speakers:
         pane.rowconfigure(1, weight=1)
         ttk.Label(pane, text="Enrolled speakers", style="Heading.TLabel").grid(columnspan=2, sticky="w", pady=gap)
         self.list = self.build_list(pane)
-        self.list.grid(row=1, columnspan=2, sticky="nsew", pady=(0, gap))
         self.list.bind("<<TreeviewSelect>>", lambda event: (self.name.set(self.chosen() or self.name.get()),
                                                             app.update()))
         self.list.bind("<Return>", lambda event: app.probe.record_button.invoke())
@@ -132,8 +131,14 @@ class Speakers:
         lay_side_by_side(5, self.enroll_button, self.enroll_file_button)
 
     def build_list(self, pane):
-        """Return the list, a row per speaker."""
-        table = ttk.Treeview(pane, columns=("recordings", "seconds"), selectmode="browse", height=4)
+        """Return the list, a row per speaker; beside it lies its scroll bar."""
+        row, scroll = ttk.Frame(pane), ttk.Scrollbar(pane)
+        table = ttk.Treeview(row, columns=("recordings", "seconds"), selectmode="browse", height=4)
+        row.grid(row=1, columnspan=2, sticky="nsew", pady=(0, gap_of(pane)))
+        table.configure(yscrollcommand=scroll.set)
+        scroll.configure(command=table.yview)
+        scroll.pack(in_=row, side="right", fill="y")
+        table.pack(side="left", fill="both", expand=True)
         measure = nametofont("TkHeadingFont").measure
         for column, heading, anchor, room in (("#0", "Name", "w", "A rather long name"),
                                               ("recordings", "Recordings", "e", "Recordings"),
@@ -159,7 +164,7 @@ class Speakers:
         self.people = {person.name: person for person in people}
         self.list.delete(*self.list.get_children())
         for person in people:
-            self.list.insert("", "end", person.name, text=person.name,
+            self.list.insert("", "end", person.name, text=shortened(person.name, 18),
                              values=(person.recordings, "" if person.seconds is None else f"{person.seconds:.0f} s"))
         if name in self.people:
             self.list.selection_set(name)
@@ -181,18 +186,19 @@ class Probe:
 
     def __init__(self, parent, app):
         gap = gap_of(parent)
-        bar, self.result = ttk.Frame(parent), ttk.Frame(parent, style="Card.TFrame")
-        bar.grid(sticky="ew", pady=(0, gap))
+        questions, bar, self.result = ttk.Frame(parent), ttk.Frame(parent), ttk.Frame(parent, style="Card.TFrame")
+        questions.grid(sticky="ew")         # a row of its own: a name may be wide
+        bar.grid(sticky="ew", pady=gap)
         self.result.grid(sticky="nsew", pady=(0, gap))
         self.question = tk.StringVar(value="claim")
         self.claim_button, who_button = (ttk.Radiobutton(
-            bar, text="Who is it?", style="Toolbutton", variable=self.question, value=value, command=app.update)
+            questions, text="Who is it?", style="Toolbutton", variable=self.question, value=value, command=app.update)
             for value in ("claim", "who"))
         self.claim_button.pack(side="left")
         who_button.pack(side="left")
         self.ends_when_sure = tk.BooleanVar(value=True)
         self.sure_button = ttk.Checkbutton(bar, text="End when sure", variable=self.ends_when_sure)
-        self.sure_button.pack(side="left", padx=gap)
+        self.sure_button.pack(side="left")
         self.record_button = ttk.Button(bar, text="Record", command=app.verify, style="Main.TButton")
         self.open_button = ttk.Button(bar, text="Open a file …", command=lambda: app.open_file(app.verify))
         self.cancel_button = ttk.Button(bar, text="Cancel", command=app.cancelled.set)
@@ -277,7 +283,7 @@ class App:
         self.microphone, self.verifier, self.devices = microphone, verifier, devices
         self.enough = threading.Event()     # a probe may end: the verdict on it is sure
         self.cancelled, self.busy, self.loaded, self.problem = threading.Event(), "loading", None, ""
-        self.heard, self.notes, self.focus, self.worker = None, [], None, service.Worker()
+        self.heard, self.notes, self.focus, self.worker, self.closed = None, [], None, service.Worker(), False
         self.build()
         root.report_callback_exception = self.show_error
         root.protocol("WM_DELETE_WINDOW", self.close)
@@ -312,7 +318,7 @@ class App:
         self.tabs.add(comparison, text="Compare recordings")
         self.tabs.add(now, text="Who speaks now")
         probe.columnconfigure(0, weight=1)
-        probe.rowconfigure(1, weight=1)
+        probe.rowconfigure(2, weight=1)
         self.conversation, self.pictures = ConversationTab(now, self), Pictures(self)
         self.probe, self.threshold = Probe(probe, self), board.ThresholdBar(probe, self.update)
         self.tabs.bind("<<NotebookTabChanged>>", lambda event: self.pictures.draw_visible())
@@ -334,11 +340,12 @@ class App:
         """Show an error that a callback raised; Tk calls this."""
         if kind is KeyboardInterrupt:
             self.close()
-        else:
+        elif not self.closed:                   # with a dialogue open, that goes on
             self.show_message(service.describe_error(error), BAD)
 
     def close(self):
         """Stop recording and close the window."""
+        self.closed = True
         self.cancelled.set()
         self.worker.stop()
         self.settings.progress.stop()
@@ -364,8 +371,10 @@ class App:
                                  (speakers.enroll_file_button, idle and self.loaded),
                                  (probe.record_button, idle and self.loaded and speakers.people),
                                  (probe.open_button, idle and self.loaded and speakers.people),
-                                 (probe.cancel_button, self.busy == "recording"), (self.threshold.slider, self.loaded),
-                                 (self.threshold.reset_button, self.loaded and self.loaded.threshold is not None)):
+                                 (probe.cancel_button, self.busy == "recording"),
+                                 (self.threshold.slider, self.loaded and self.busy != "listening"),
+                                 (self.threshold.reset_button, self.loaded and self.busy != "listening"
+                                  and self.loaded.threshold is not None)):
             button.state(["!disabled" if possible else "disabled"])
         self.conversation.update(idle, self.problem_to_listen())
         if idle:
@@ -521,12 +530,13 @@ class App:
             self.verifier("listen", True, by_hand)
             with contextlib.closing(self.microphone(sr, device, self.cancelled.is_set, "it hears no more")) as coming:
                 for block in coming:
+                    if not heard:               # the microphone works: what was heard before may go
+                        self.worker.post(self.conversation.begin)
                     heard += len(block)
                     self.worker.post(self.conversation.show, audio.level_db(block), heard / sr, self.judge(block))
 
         self.cancelled.clear()
         self.show_message("")
-        self.conversation.begin()
         self.focus = self.root.focus_get()
         self.become_busy("listening", "It listens to who speaks now")
         self.conversation.words.show("Opening the microphone …", MUTED)
@@ -538,6 +548,7 @@ class App:
         path = filedialog.asksaveasfilename(parent=self.root, title="Save who spoke when", initialfile="who.csv",
                                             defaultextension=".csv", filetypes=TABLES)
         if path:
+            listening.check_moments_path(path, self.config)
             moments = self.conversation.timeline.moments
             self.become_busy("work", "One moment …")
             self.run(lambda: listening.write_moments(path, moments), lambda _: (

@@ -10,12 +10,14 @@ Blocks are samples (S,) at the model's rate, of any number, as a microphone deli
 import csv
 import io
 import math
+import pathlib
 import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 import audio
+import features
 import verification
 from common import SOMEBODY, InputError, printable, write_whole
 
@@ -98,6 +100,16 @@ class Conversation(verification.Listener):
         config = self.verifier.config
         heard = verification.unless_steady(*audio.segments_of_speech(speech, noise, config))
         return self.verifier.compare(self.verifier.embed_voice("now", [("now", *heard)]), self.voices)
+
+
+def check_moments_path(path, config):
+    """Raise InputError where Moments would overwrite an enrolment in config.enroll_path, or config.input."""
+    home = pathlib.Path(config.enroll_path).resolve()
+    if features.is_one_place(path, config.input):
+        raise InputError(f"--timeline is {path}: that is --input, too; name another file")
+    if pathlib.Path(path).resolve().is_relative_to(home):
+        problem = f"{path}: that lies among the enrolments, in {config.enroll_path}; name another place"
+        raise InputError(f"--timeline is {problem}", problem)
 
 
 def write_moments(path, moments):

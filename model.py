@@ -15,7 +15,6 @@ import math
 import os
 import pathlib
 import shlex
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -68,7 +67,11 @@ def train(config):
         teachers = [networks.load_encoder(folder)[0] for folder in teacher_folders(config)]
     with utils.only_run(config.model_path) if chief else contextlib.nullcontext():
         trainer = Trainer(config, encoder, training, validation, teachers=teachers, strategy=strategy, chief=chief)
-        notes += membership_notes(config, stored, training) + pool_notes(trainer.pools, training)
+        if config.restore and "iteration" in config.given and config.iteration < trainer.iteration:
+            raise InputError(f"--iteration is {config.iteration}: {config.model_path} has taken {trainer.iteration}; "
+                             "give a higher one to go on")
+        notes += (membership_notes(config, stored, training) + pool_notes(trainer.pools, training)
+                  + utils.course_notes(config, stored, training))
         if chief:
             for name in () if config.restore else ("thresholds.json", "encoder.tflite"):    # of a run that was deleted
                 pathlib.Path(config.model_path, name).unlink(missing_ok=True)
@@ -267,22 +270,6 @@ def build_step(encoder, optimizer, config, teachers=()):
     return step
 
 
-@contextlib.contextmanager
-def graceful_interrupt():
-    """Yield a function that tells whether Ctrl-C was pressed since; a second Ctrl-C interrupts at once."""
-    pressed = []
-
-    def note(number, frame):
-        pressed.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 @dataclass(frozen=True)
 class Validation:
     """What the validation speakers gave. The loss is that of eq. 6, with --loss trials the min Cllr.
@@ -367,7 +354,7 @@ class Trainer:
         """
         config, started, stopping, stalled = self.config, time.monotonic(), 0.0, False
         self.save_again()
-        with (graceful_interrupt() as interrupted,
+        with (utils.graceful_interrupt() as interrupted,
               common.progress(total=config.iteration, initial=self.iteration, unit="step",
                               disable=not self.chief) as bar):
             while self.iteration < config.iteration and not stopping:
@@ -386,7 +373,7 @@ class Trainer:
                     self.log(bar)
         if self.iteration < config.iteration:
             line = (f"stopped at iteration {self.iteration} of {config.iteration}, which is saved; go on with "
-                    f"--restore True --model_path {self.folder}")
+                    f"--restore True --model_path {self.folder}" + f" --patience {2 * config.patience}" * stalled)
             if interrupted():
                 self.save()
                 raise KeyboardInterrupt(line)
@@ -521,7 +508,7 @@ def work(config):
     if config.verify:
         embedding.choose_model(config)
         verifier = verification.Verifier(config)
-        return verification.print_verdicts(verifier, verification.enrolled_voices(verifier))
+        return verification.print_verdicts(verifier, verification.Enrolments(verifier).voices())
     if config.train:
         if train(config):
             number = embedding.choose_checkpoint(config.model_path)

@@ -75,7 +75,8 @@ def devices(rescan=False):
     PortAudio looks for them once; `rescan` lets it look again, which no recording may run beside.
     """
     sounddevice = portaudio()
-    if rescan and "microphone" not in {thread.name for thread in threading.enumerate()}:     # it may hang in a driver
+    others = (thread.name for thread in threading.enumerate() if thread is not threading.current_thread())
+    if rescan and "microphone" not in others:               # it may hang in a driver
         try:
             with common.quiet_libraries():
                 sounddevice._terminate()
@@ -85,6 +86,8 @@ def devices(rescan=False):
     default = sounddevice.default.device[0]
     found = [Device(entry["index"], entry["name"], entry["default_samplerate"], entry["index"] == default)
              for entry in sounddevice.query_devices() if entry["max_input_channels"]]
+    if not found and not rescan:                # one may have been plugged in
+        return devices(rescan=True)
     if not found:
         problem = "there is no microphone: plug one in or allow access to it"
         raise InputError(f"{problem}, or take --input FILE", f"{problem}, or open a file")
@@ -303,6 +306,7 @@ def read_enrolment(path, config):
     if config.replace:
         return record
     settings = configuration.with_later_flags(record["settings"])
+    features.check_mode(settings, features.feature_settings(config), path)
     for name, value in features.feature_settings(config).items():
         if settings.get(name) != value:
             theirs, ours = map(configuration.spelled, (settings.get(name), value))
@@ -433,12 +437,11 @@ def input_notes(config):
 def work(config):
     """List microphones, forget a speaker, enrol one, or verify a probe, as the flags say."""
     if config.list_devices:
-        for device in devices():
-            print(f"{device.number:3} {device.name} ({device.rate:g} Hz){' (default)' if device.default else ''}")
+        print(*(f"{device.number:3} {device.name} ({device.rate:g} Hz){' (default)' * device.default}"
+                for device in devices()), sep="\n")
         return 0
     if config.forget:
-        for path in forget(config, config.speaker):
-            print(f"deleted: {path}")
+        print(*(f"deleted: {path}" for path in forget(config, config.speaker)), sep="\n")
         return 0
     embedding.choose_model(config)
     embedding.adopt_model(config)
@@ -471,7 +474,7 @@ def verify_recording(config):
     for path in (files[0] for files in sources.values() if files[0].suffix == ".npy"):
         verifier.open_features(path)
     with ThreadPoolExecutor(1) as background:
-        voices = background.submit(verification.enrolled_voices, verifier)
+        voices = background.submit(verification.Enrolments(verifier).voices)
         probe = save_probe(config, *get_recording(config, "the probe"))
     return verification.print_verdicts(verifier, voices.result(), probe)
 
@@ -494,7 +497,8 @@ def follow_speakers(config):
     verification.print_losses(conversation.voices)
     verification.print_notes(verifier)
     if config.timeline:
-        check_timeline(config)
+        check_target("timeline", config.timeline)
+        listening.check_moments_path(config.timeline, config)
     try:
         with live_blocks(config, "who speaks", "it hears no more") as (coming, line):
             for moment in listening.follow(conversation, enrolments, coming, line):
@@ -511,13 +515,6 @@ def follow_speakers(config):
     if config.input and not moments:
         raise InputError(f"--input is {config.input}: it is too short to tell who speaks")
     return 0
-
-
-def check_timeline(config):
-    """Raise InputError where --timeline could not be written, or is what is listened to."""
-    check_target("timeline", config.timeline)
-    if features.is_one_place(config.timeline, config.input):
-        raise InputError(f"--timeline is {config.timeline}: that is --input, too; name another file")
 
 
 @contextlib.contextmanager

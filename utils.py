@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import pathlib
+import signal
 from dataclasses import replace
 
 import filelock
@@ -364,16 +365,25 @@ def split_validation(speakers, m, *, ratio, rng, names=None, seen=()):
             unseen = [name for name in able if name not in seen]
             number = min(round(ratio * len(able)), len(unseen))
             names += rng.choice(unseen, number, replace=False).tolist() if number >= 2 else []
-    names = set(names)
+    check_validators(speakers, m, set(names), seen)
+    return ([speaker for speaker in speakers if speaker.person not in names],
+            [speaker for speaker in speakers if speaker.person in names])
+
+
+def check_validators(speakers, m, names, seen):
+    """Raise InputError where one who is to validate was `seen`, is not there, or has no more than m utterances."""
     heard = names.intersection(seen)
     if heard:
         raise InputError(f"{min(heard)} cannot validate: the weights that this run begins with, or its teacher, were "
                          "trained on this speaker")
     missing = names - set(features.people(speakers))
     if missing:
-        raise InputError(f"{speakers[0].path.parent} lacks {min(missing)}, who validates this run or --valid_as")
-    return ([speaker for speaker in speakers if speaker.person not in names],
-            [speaker for speaker in speakers if speaker.person in names])
+        raise InputError(f"{speakers[0].path.parent} lacks {min(missing)}, who validates this run or --valid_as: bring "
+                         "it back, or begin another run")
+    few = [speaker for speaker in speakers if speaker.person in names and len(speaker.voiced) <= m]
+    if few:
+        raise InputError(f"{few[0].path} has {len(few[0].voiced)} utterances with speech, and validates this run or "
+                         f"--valid_as: that takes {m + 1}; bring them back, or begin another run")
 
 
 def redraw_enrolments(speakers, draws):
@@ -398,6 +408,42 @@ def build_optimizer(config):
     if config.optim == "adam":
         return keras.Adam(rate, beta_1=config.beta1, beta_2=config.beta2)
     return {"sgd": keras.SGD, "rmsprop": keras.RMSprop}[config.optim](rate)
+
+
+def course_notes(config, stored, training):
+    """Return notes on typed flags that a run on training speakers gains nothing from, or not what it seems to.
+
+    `stored` is what the model holds that it goes on from or starts with.
+    """
+    before, notes = stored.get("flags", {}).get("iteration"), []
+    if "copy_share" in config.given and not any(take.copies for speaker in training for take in speaker.utterances):
+        notes.append("--copy_share does nothing: no training utterance has copies (data_preprocess.py --copies)")
+    if "one_corpus" in config.given and config.one_corpus and len({speaker.corpus for speaker in training}) == 1:
+        notes.append("all training speakers are of one corpus, so --one_corpus does nothing")
+    if config.warmup >= config.iteration:
+        notes.append(f"--warmup takes {config.warmup} of {config.iteration} iterations: --lr is never reached")
+    if config.restore and config.schedule == "cosine" and config.iteration != before:
+        notes.append(f"the learning rate was to reach 0 after {before} iterations and now does after "
+                     f"{config.iteration}: that is another run than one that never stopped")
+    return notes
+
+
+@contextlib.contextmanager
+def graceful_interrupt():
+    """Yield a function that tells whether Ctrl-C or SIGTERM came since; a second one interrupts at once."""
+    came, before = [], {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number, frame):
+        came.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def warmed_up(rate, steps):

@@ -1,7 +1,7 @@
 """Enrolments, probes, verdicts: is it the same person, or who of several is it?
 
     verifier = verification.Verifier(config)
-    voices = verification.enrolled_voices(verifier)
+    voices = verification.Enrolments(verifier).voices()
     verdicts = list(verification.verify(verifier, voices))
 
 A score is a cosine; the threshold and its error rates are the model's, measured on its validation speakers.
@@ -104,7 +104,6 @@ class Voice:
     """What was heard of a speaker, or of a probe: U recordings with speech."""
 
     name: str
-    files: list                 # U names of recordings
     vectors: np.ndarray         # (U, D) their d-vectors
     seconds: float              # of speech
     lost: list                  # recordings that gave nothing, and why
@@ -276,6 +275,7 @@ class Verifier:
         self.calibration = embedding.calibration_of(self.measured)
         self.threshold = self.choose_threshold()
         self.notes = embedding.model_notes(config, stored)
+        self.text = config.tdsv_text if "tdsv_text" in config.given else None           # the only one that is heard
 
     def choose_threshold(self):
         """Return the Threshold that --threshold, --far or, without them, the model's EER gives."""
@@ -293,27 +293,31 @@ class Verifier:
         return tuple(float(np.interp(value, measures.CURVE, self.measured["curve"][name])) for name in ("far", "frr"))
 
     def voices(self, path, speaker=None):
-        """Return the Voices enrolled in a file or folder, or the one of that name; each may have a problem.
-
-        Audio directly in the folder is one speaker, named after it; each sub-folder and each .npy is a speaker.
-        """
+        """Return the Voices of enrolment_sources, or the one of that name; each may have a problem."""
         return [self.embed_files(name, files) for name, files in enrolment_sources(path, speaker).items()]
 
     def embed_files(self, name, files):
         """Return the Voice of all recordings in some files."""
-        return self.embed_voice(name, [part for file in files for part in self.read(file)])
+        return self.embed_voice(name, [part for file in files for part in self.read_wanted(file)])
+
+    def read_wanted(self, path):
+        """Return what `read` yields, without recordings that do not say --tdsv_text, if that was typed."""
+        return [part for part in self.read(path) if not self.text or features.says(part[0], self.text)]
 
     def probes(self, path):
         """Yield a Voice per recording of a file or folder; each may have a problem."""
         path = pathlib.Path(path)
+        others = audio.audio_files(path)[1] if path.is_dir() else {}
+        self.notes += [f"{path}: {number} {suffix} left out" for suffix, number in others.items()
+                       if suffix not in (".npy", ".json")]
         for file in probe_files(path):
             name = file.relative_to(path).as_posix() if file != path else file.name
             try:
-                parts = list(self.read(file))
+                parts = self.read_wanted(file)
             except InputError as error:
                 if file == path:
                     raise
-                yield Voice(name, [], np.empty((0, 0)), 0.0, [], str(error))
+                yield Voice(name, np.empty((0, 0)), 0.0, [], str(error))
                 continue
             for part in parts:
                 yield self.embed_voice(name if len(parts) == 1 else f"{name}/{part[0]}", [part])
@@ -350,7 +354,7 @@ class Verifier:
         vectors = np.array([embedding.embed(self.encoder, segments) for _, segments, _ in heard])
         seconds = sum(entry["speech_seconds"] for *_, entry in heard)
         quality = {key: heard[0][2].get(key) for key in ("snr", "bandwidth")} if heard else {}
-        voice = Voice(name, [file for file, _, _ in heard], vectors, seconds, lost, **quality)
+        voice = Voice(name, vectors, seconds, lost, **quality)
         faint = sum(entry["speech_seconds"] for *_, entry in recordings if entry["dropped"])
         if voice.seconds >= self.config.min_speech:
             return voice
@@ -358,6 +362,7 @@ class Verifier:
         if not voice.seconds + faint:
             unread = lost and not any(entry.get("seconds", 1.0) for *_, entry in recordings)
             problem = lost[0].removeprefix(f"{name} ") if unread else "no speech" + (f": {lost[0]}" if lost else "")
+        problem = problem if recordings else f"no recording says --tdsv_text {self.text}"
         return replace(voice, problem=problem)
 
     def compare(self, probe, voices):
@@ -391,11 +396,6 @@ def unless_steady(cuts, entry):
     if len(cuts) and audio.is_steady(cuts):
         return (), entry | {"speech_seconds": 0.0, "dropped": "is steady noise or a tone"}
     return cuts, entry
-
-
-def enrolled_voices(verifier):
-    """Return the Voices of the verifier's config.enroll_path, or that of --speaker if typed; InputError if all fail."""
-    return Enrolments(verifier).voices()
 
 
 class Enrolments:
@@ -436,10 +436,8 @@ def verify(verifier, voices, recording=None):
 
     With a recording, as Verifier.read yields it, that is the probe.
     """
-    probes = verifier.probes(verifier.config.verify_path)
-    if recording:
-        probes = [verifier.embed_voice(recording[0], [recording])]
-    for probe in probes:
+    for probe in [verifier.embed_voice(recording[0], [recording])] if recording else verifier.probes(
+            verifier.config.verify_path):
         yield verifier.compare(probe, voices)
 
 
@@ -466,6 +464,8 @@ def print_verdicts(verifier, voices, recording=None):
         verdicts.append(verdict)
         if not config.json:
             print(verdict, flush=True)
+    if not verdicts:
+        raise InputError(f"--verify_path is {config.verify_path}: no recording there says --tdsv_text {verifier.text}")
     if config.json:
         print(json.dumps({"model": str(config.model_path), "model_num": config.model_num,
                           "notes": list(dict.fromkeys(verifier.notes)),

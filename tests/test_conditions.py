@@ -233,6 +233,10 @@ def test_what_cannot_be_used_is_said(tmp_path, wave, monkeypatch):
         conditions.find_noises(tmp_path / "nowhere")
     with pytest.raises(InputError, match="it holds no recordings"):
         conditions.find_noises(tmp_path)
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    conditions.recordings_of.cache_clear()
+    with pytest.raises(InputError, match=r"--noise_raw_path is .*a\.wav cannot be read: .*; take that file out"):
+        conditions.find_noises(tmp_path)
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     with pytest.raises(InputError, match=r"bad.wav cannot be read: Format not"):
         conditions.recorded_noise(wave, SR, np.random.default_rng(0), files=[str(tmp_path / "bad.wav")], snr=10)

@@ -91,7 +91,7 @@ def test_a_copy_goes_the_way_of_every_recording(raw, copied):
         for utterance in speaker.utterances:
             wave = audio.load_audio(source / utterance.file, config.sr)
             for slot, copy in zip(("copy 1", "copy 2"), utterance.copies, strict=True):
-                seed = int(data_preprocess.short_digest(f"{speaker.name}/{utterance.file}/{slot}"), 16)
+                seed = int(common.short_digest(f"{speaker.name}/{utterance.file}/{slot}"), 16)
                 condition, heard = around.beside(str(source)).under(slot, wave, config.sr, np.random.default_rng(seed))
                 assert copy.condition == condition
                 cuts, known = audio.speech_segments(heard, config)

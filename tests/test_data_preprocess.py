@@ -69,9 +69,74 @@ def test_folders_train_and_test_are_the_split(tmp_path):
     make_speakers(tmp_path / "test", ["c"])
     parts = data_preprocess.find_speakers(tmp_path, 0.5)
     assert {part: list(names) for part, names in parts.items()} == {"train": ["a", "b"], "test": ["c"]}
-    (tmp_path / "dev").mkdir()
-    parts = data_preprocess.find_speakers(tmp_path, 0.0)
-    assert list(parts["train"]) == ["dev", "test", "train"]
+    (tmp_path / "dev").mkdir()                          # else each part would pass for a speaker
+    with pytest.raises(common.InputError, match="nothing is beside them, and it has dev, test, train; name one"):
+        data_preprocess.find_speakers(tmp_path, 0.0)
+
+
+def test_what_cannot_be_opened_now_is_tried_again(tmp_path, monkeypatch):
+    """Another time the disk or the permissions may do; what is no sound stays named without another look."""
+    raw, real = make_speakers(tmp_path / "raw", ["a"], files=2), soundfile.SoundFile
+    (raw / "a" / "text.wav").write_text("no sound")
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith("1.wav"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(soundfile, "SoundFile", refuse)
+    assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
+    monkeypatch.setattr(soundfile, "SoundFile", real)
+    entries = [json.loads((tmp_path / "train" / "a.json").read_text())["utterances"]]
+    assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
+    entries.append(json.loads((tmp_path / "train" / "a.json").read_text())["utterances"])
+    assert [[entry["dropped"].partition(":")[0] for entry in found] for found in entries] == [
+        ["", "cannot be opened", "cannot be read"], ["", "", "cannot be read"]]
+
+
+def test_a_corpus_that_moved_is_where_it_is_now(tmp_path):
+    """Nothing is computed again, and speakers who come to it later are of the same corpus."""
+    raw = make_speakers(tmp_path / "raw", ["a", "b"], files=2)
+    assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
+    rows = (tmp_path / "train" / "a.npy").read_bytes()
+    raw = raw.rename(tmp_path / "moved")
+    make_speakers(raw, ["c"], files=2)
+    assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
+    speakers, _ = features.load_features(tmp_path / "train")
+    assert {speaker.corpus for speaker in speakers} == {str(raw)}
+    assert (tmp_path / "train" / "a.npy").read_bytes() == rows
+
+
+def test_features_among_the_recordings_are_no_speakers(tmp_path):
+    raw = make_speakers(tmp_path / "raw", ["a", "b"])
+    for _ in range(2):
+        assert data_preprocess.main(["--raw_path", str(raw), "--train_path", str(raw / "tr"), "--test_path",
+                                     str(raw / "te"), "--jobs", "1"]) == 0
+    assert data_preprocess.find_speakers(raw, 0.0)["train"].keys() == {"a", "b"}
+
+
+def test_a_link_upwards_leads_to_nobody_else(tmp_path):
+    raw = make_speakers(tmp_path / "raw", ["a", "b"])
+    (raw / "a" / "up").symlink_to("..")
+    assert audio.audio_files(raw / "a")[0] == ["0.wav"]
+
+
+def test_a_full_disk_is_named_with_a_remedy(tmp_path):
+    def fill(file):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(common.InputError, match=r"a\.json cannot be written: No space left on device; make room"):
+        common.write_whole(tmp_path / "a.json", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_too_long_for_the_memory_is_named(tmp_path, monkeypatch, capsys):
+    raw, real = make_speakers(tmp_path / "raw", ["a"], files=2), audio.librosa.resample
+    monkeypatch.setattr(audio.librosa, "resample", lambda wave, **rates: real(wave, **rates) if wave[40] == first else
+                        (_ for _ in ()).throw(MemoryError("1 GiB")))
+    first = audio.read_with(raw / "a" / "0.wav", audio.read_sndfile, None)[0][0, 40]
+    assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
+    assert f"skipped: {raw}/a/1.wav cannot be opened: it is too long for the memory there is" in capsys.readouterr().err
 
 
 def test_at_least_95_percent_of_the_speech_is_kept(made_features):

@@ -658,6 +658,31 @@ def test_it_shows_while_the_model_loads(open_window):
     assert card(app)[0] == "Is it …?"
 
 
+def test_while_it_listens_the_threshold_stays_and_is_told(open_window):
+    """By the slider; what was heard before stays until the microphone gives something."""
+    app = open_window(FakeModel("Ana", "Bo"), endless)
+    app.conversation.show(-20.0, 8.0, listening.Moment(8.0, "Ana", 1.5, "Ana"))
+    app.verifier.hear = lambda block: (listening.Moment(1.0, "Ana", 0.61, "Ana", "score"), [])
+    app.threshold.set(0.66)
+    app.listen()
+    assert len(app.conversation.timeline.moments) == 1
+    wait(app, lambda: "Nearest is" in app.conversation.words.detail["text"])
+    assert "Threshold 0.66, set by hand." in app.conversation.words.detail["text"]
+    assert app.conversation.timeline.moments[0].seconds < 8
+    assert app.threshold.slider.instate(["disabled"])
+    app.cancelled.set()
+    wait(app, settled(app))
+    assert not app.threshold.slider.instate(["disabled"])
+
+
+def test_closing_under_a_dialogue_is_quiet(ana_and_bo, capsys):
+    """The dialogue goes on until its window is gone, and then finds none."""
+    app = ana_and_bo
+    app.close()
+    app.show_error(tk.TclError, tk.TclError("bad window path name"), None)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_fault_of_the_program_shows_in_the_window(ana_and_bo, capsys):
     ana_and_bo.root.after(0, lambda: 1 / 0)
     wait(ana_and_bo, lambda: message(ana_and_bo))
@@ -687,9 +712,9 @@ def leaves(widget):
 @pytest.mark.parametrize("factor", [1, 2])
 def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
     """The screenshots stay in pytest's temporary folder, for the eye."""
-    app = open_window(FakeModel("Ana", "Bo"), scaling=factor * USUAL)
+    app = open_window(FakeModel("Ana", "Bo", "Wilhelmina Hohenwang", *map(str, range(20))), scaling=factor * USUAL)
     root = app.root
-    choose(app, "Ana")
+    choose(app, "Wilhelmina Hohenwang")
     for number, name in enumerate(("Ana", "somebody else", "", "a name of very many letters")):
         app.conversation.show(-20.0, 8.0 * (number + 1), listening.Moment(8.0 * (number + 1), name, 1.5, "Ana"))
     for name in ("asked", "verdict", "who", "error", "comparison", "now"):
@@ -705,6 +730,7 @@ def test_nothing_is_clipped(open_window, screen, tmp_path, factor):
         assert abs(width - 1024 * factor) <= 2 * factor
         assert abs(height - 640 * factor) <= 2 * factor
         assert len(leaves(root)) > 15
+        assert app.tabs.index("current") or app.probe.record_button.winfo_ismapped()
         for leaf in leaves(root):
             if leaf.winfo_class() in ("TLabel", "TButton", "TRadiobutton", "TCheckbutton"):
                 assert leaf.winfo_width() >= leaf.winfo_reqwidth(), leaf["text"]

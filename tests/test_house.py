@@ -19,7 +19,7 @@ HOUSE = {
     "test": "report embedding protocol utils data_preprocess features measures audio configuration common",
     "report": "measures common",
     "model": "verification encoder embedding protocol utils features measures audio configuration common",
-    "listening": "verification audio common",
+    "listening": "verification features audio common",
     "verification": "embedding features measures audio common",
     "encoder": "embedding features audio common",
     "embedding": "measures audio configuration common",

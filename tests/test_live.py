@@ -128,7 +128,7 @@ def test_an_enrolment_that_is_read_between_its_two_files_is_read_again(verifier,
     after = description.read_bytes()
     for content, recordings in ((before, 1), (after, 2)):
         description.write_bytes(content)
-        assert [len(voice.files) for voice in enrolments.voices()] == [recordings]
+        assert [len(voice.vectors) for voice in enrolments.voices()] == [recordings]
 
 
 def test_silence_and_steady_noise_are_no_speech(verifier, voices):
@@ -461,6 +461,8 @@ def test_a_time_line_is_there_before_the_end(here, knowing, corpus, monkeypatch)
 
 def test_a_time_line_that_cannot_be_written_is_said_before_anybody_speaks(here, knowing, fails):
     (here / "file").touch()
+    line = fails(record.main, "--live", "--model_path", knowing, "--timeline", "enroll/anna.json", "--input", "no.wav")
+    assert "--timeline is enroll/anna.json: that lies among the enrolments, in ./enroll; name another place" in line
     line = fails(record.main, "--live", "--model_path", knowing, "--timeline", "file/who.csv", "--input", "no.wav")
     assert "no.wav" not in line
     assert "--timeline is file/who.csv: it cannot be written" in line

@@ -176,13 +176,15 @@ def test_a_run_that_stopped_equals_an_unbroken_one(trained, made_features, tmp_p
         assert all(ours[name] == theirs[name] for name in same)
 
 
-def test_ctrl_c_saves_and_says_so(made_features, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_and_says_so(made_features, tmp_path, stop):
+    """Ctrl-C, and what a machine sends that shuts down."""
     command = [sys.executable, str(ROOT / "model.py"), *train_flags(made_features, tmp_path, "--iteration", 100000)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("iteration 4:"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "which is saved; go on with --restore True" in err
@@ -202,8 +204,17 @@ def test_patience_stops_a_run_that_gets_no_better(made_features, tmp_path, monke
     assert model.main(train_flags(made_features, tmp_path, "--iteration", 100, "--patience", 3)) == 0
     out = capsys.readouterr().out
     assert "stopped at iteration 21 of 100, which is saved; go on with --restore True" in out
+    assert f"--model_path {tmp_path} --patience 6\n" in out
     assert "done: checkpoint 8 in" in out
     assert embedding.checkpoint_numbers(tmp_path) == [8, 21]
+
+
+def test_fewer_iterations_than_were_taken_are_refused(trained, fails, tmp_path):
+    shutil.copytree(trained, tmp_path / "model")
+    before = (tmp_path / "model" / "config.json").read_bytes()
+    assert f"--iteration is 4: {tmp_path}/model has taken 8; give a higher one" in fails(
+        model.main, "--train", "--restore", "--model_path", tmp_path / "model", "--iteration", 4)
+    assert (tmp_path / "model" / "config.json").read_bytes() == before
 
 
 def test_of_several_workers_the_chief_alone_loses_patience(made_features, tmp_path, monkeypatch):

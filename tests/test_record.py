@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import types
 
 import numpy as np
@@ -261,7 +262,7 @@ def test_a_time_line_is_replaced_when_somebody_is_heard(enrol, here, corpus, tra
     assert enrol(path) == 0
     (here / "who.csv").write_text("kept")
     follow = ["--live", "--timeline", "who.csv", "--model_path", str(trained), "--threshold", "0.5"]
-    assert "cannot be read" in fails(record.main, *follow, "--input", "gone.wav")
+    assert "cannot be opened" in fails(record.main, *follow, "--input", "gone.wav")
     assert (here / "who.csv").read_text() == "kept"
     assert "told from the last 2 s" in fails(record.main, *follow, "--input", path, "--min_speech", "2.1")
     assert (here / "who.csv").read_text() == "kept"
@@ -488,7 +489,8 @@ def test_a_recording_with_too_many_samples_at_full_scale_is_clipped():
 
 def test_errors_speak_of_flags_in_the_shell_and_of_files_in_the_window(monkeypatch, here):
     monkeypatch.setattr(record, "portaudio", lambda: types.SimpleNamespace(
-        default=types.SimpleNamespace(device=(0, 0)), query_devices=list))
+        default=types.SimpleNamespace(device=(0, 0)), query_devices=list, _terminate=int, _initialize=int,
+        PortAudioError=OSError))
     with pytest.raises(InputError, match="or take --input FILE") as caught:
         record.devices()
     assert caught.value.window.endswith("or open a file")
@@ -611,6 +613,25 @@ def test_without_a_microphone_it_is_one_line(microphone, here, trained):
     assert lines[0].startswith("error: there is no microphone: plug one in")
 
 
+def test_a_microphone_that_is_plugged_in_meanwhile_is_found(monkeypatch):
+    """PortAudio looks once, and again where it found none; but not beside a recording, whose thread hears no end."""
+    sounddevice = pytest.importorskip("sounddevice")
+    plugged = []
+    monkeypatch.setattr(sounddevice, "_terminate", lambda: None)
+    monkeypatch.setattr(sounddevice, "_initialize", lambda: plugged.append(1))
+    monkeypatch.setattr(sounddevice.default, "device", [0, 0])
+    monkeypatch.setattr(sounddevice, "query_devices", lambda: [
+        {"index": 0, "name": "new", "default_samplerate": 8000.0, "max_input_channels": 1}][:len(plugged)])
+    ended = threading.Event()
+    beside = threading.Thread(target=ended.wait, name="microphone")
+    beside.start()
+    with pytest.raises(InputError, match="there is no microphone"):
+        record.devices()
+    ended.set()
+    beside.join()
+    assert [device.name for device in record.devices()] == ["new"]
+
+
 def test_without_portaudio_it_is_one_line(here, trained, monkeypatch):
     (here / "sounddevice.py").write_text('raise OSError("PortAudio library not found")\n')
     monkeypatch.setenv("PYTHONPATH", str(here))
@@ -649,6 +670,12 @@ def test_what_a_killed_enrolment_left_is_forgotten_too(enrol, here, corpus):
     assert record.main(["--forget", "--speaker", "anna"]) == 0
     assert not left.exists()
     assert busy.exists()                                        # another recorder writes that one now
+
+
+def test_forget_asks_for_a_name(enrol, here, corpus, fails):
+    assert enrol(corpus / "test" / "voice08" / "00.wav", speaker="speaker0") == 0
+    assert "--forget is True: give --speaker" in fails(record.main, "--forget")
+    assert (here / "enroll" / "speaker0.npy").exists()
 
 
 def test_forgetting_nobody_names_who_there_is(enrol, here, corpus, fails):

@@ -18,9 +18,9 @@ import pytest
 import soundfile
 
 import audio
+import common
 import conditions
 import configuration
-import data_preprocess
 import embedding
 import features
 import measures
@@ -313,7 +313,7 @@ def test_a_row_is_what_its_probes_give(stressed, trained, corpus):
         for owner in names:
             for take in range(3, 6):
                 wave = audio.load_audio(corpus / "test" / owner / f"0{take}.wav", config.sr)
-                seed = int(data_preprocess.short_digest(f"{owner}/0{take}.wav/{name}"), 16)
+                seed = int(common.short_digest(f"{owner}/0{take}.wav/{name}"), 16)
                 heard = conditions.CONDITIONS[name](wave, config.sr, np.random.default_rng(seed))
                 probe = embedding.embed(encoder, audio.segments(heard, config))
                 for other in names:
@@ -348,11 +348,11 @@ def test_who_babbles_behind_a_probe_is_not_compared_with_it(stressed, corpus, li
                         lambda path, sr: heard.add(pathlib.Path(path).parent.name) or real(path, sr))
     for probe in probes:
         owner, wave = probe.split("/")[0], real(corpus / "test" / probe, 16000)
-        name = f"{data_preprocess.short_digest(probe)}/." if listed else probe
+        name = f"{common.short_digest(probe)}/." if listed else probe
         around = conditions.Surroundings(tuple(voices.values())).beside(
             str(corpus / "test" / (probe if listed else owner)))
         heard.clear()
-        seed = int(data_preprocess.short_digest(f"{name}/babble 10 dB"), 16)
+        seed = int(common.short_digest(f"{name}/babble 10 dB"), 16)
         around.under("babble 10 dB", wave, 16000, np.random.default_rng(seed))
         assert heard
         assert compared[probe] == voices.keys() - heard
@@ -439,8 +439,8 @@ def test_a_list_under_conditions(stressed, trained, corpus, tmp_path, monkeypatc
                            "first 2 s of speech", "first 5 s of speech"}
     encoder, model_config = embedding.load_encoder(trained)
     wave = audio.load_audio(corpus / "test" / "voice09" / "01.wav", model_config.sr)
-    speaker = data_preprocess.short_digest("voice09/01.wav")
-    rng = np.random.default_rng(int(data_preprocess.short_digest(f"{speaker}/./telephone"), 16))
+    speaker = common.short_digest("voice09/01.wav")
+    rng = np.random.default_rng(int(common.short_digest(f"{speaker}/./telephone"), 16))
     probe = embedding.embed(encoder, audio.segments(conditions.telephone(wave, model_config.sr, rng), model_config))
     enrolled = embedding.embed(encoder, audio.segments(
         audio.load_audio(corpus / "test" / "voice08" / "00.wav", model_config.sr), model_config))

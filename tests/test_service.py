@@ -61,7 +61,7 @@ def test_the_window_judges_what_it_heard(trained, corpus, tmp_path, monkeypatch)
 def test_pictures_of_the_enrolled_name_everybody(monkeypatch, names):
     """Of few in a legend, of many at their dots; a name may begin with _ or look like a formula."""
     rng, listener = np.random.default_rng(0), service.Service(configuration.get_config([]))
-    voices = [verification.Voice(name, [], rng.standard_normal((3, 4)), 3.0, []) for name in names]
+    voices = [verification.Voice(name, rng.standard_normal((3, 4)), 3.0, []) for name in names]
     monkeypatch.setattr(listener, "enrolled_vectors",
                         lambda: (voices, np.concatenate([voice.vectors for voice in voices])))
     for draw in (listener.draw_map, listener.draw_likeness):
@@ -154,7 +154,7 @@ def test_an_enrolment_is_embedded_again_only_where_it_changed(listener, voice, m
     for _ in range(2):
         assert [heard.name for heard in listener.enrolments.voices()] == ["Ana", "Bo"]
     listener.enroll("Bo", str(voice / "02.wav"))
-    assert [len(heard.files) for heard in listener.enrolments.voices()] == [1, 2]
+    assert [len(heard.vectors) for heard in listener.enrolments.voices()] == [1, 2]
     assert embedded == ["Ana", "Bo", "Bo"]
 
 
@@ -165,7 +165,7 @@ def test_recordings_that_are_enrolled_are_heard_as_they_are_now(listener, voice)
     for name, source in (("1.wav", "00.wav"), ("2.wav", "01.wav"), ("1.wav", "02.wav")):
         shutil.copy(voice / source, ana / name)
         (found,) = listener.enrolments.voices()
-        assert len(found.files) == len(list(ana.iterdir()))
+        assert len(found.vectors) == len(list(ana.iterdir()))
     expected = listener.verifier.embed_files("Ana", sorted(ana.iterdir()))
     np.testing.assert_array_equal(found.vectors, expected.vectors)
 

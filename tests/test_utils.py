@@ -371,6 +371,30 @@ def test_validation_speakers_have_more_than_m_utterances(write_features):
     assert utils.split_validation(speakers, 2, ratio=0.2, rng=np.random.default_rng(0))[1] == []   # one is too few
 
 
+def test_those_who_validated_before_must_be_able_to(write_features):
+    """Before a step is taken, not at its first validation."""
+    speakers, _ = features.load_features(write_features([[1, 1, 1]] * 6))
+    with pytest.raises(InputError, match=r"s1\.npy has 3 utterances with speech, and validates .*: that takes 4"):
+        utils.split_validation(speakers, 3, ratio=0.5, rng=None, names=["s1", "s2"])
+    with pytest.raises(InputError, match="lacks zoe, who validates this run or --valid_as: bring it back, or begin"):
+        utils.split_validation(speakers, 2, ratio=0.5, rng=None, names=["s1", "zoe"])
+
+
+def test_flags_without_effect_are_noted(write_features):
+    speakers, _ = features.load_features(write_features([[1, 1]] * 3))
+    def notes(*argv, before=None):
+        config = configuration.get_config(["--train", "--N", 2, "--M", 2, "--iteration", 80, *argv])
+        return utils.course_notes(config, {"flags": {"iteration": before}} if before else {}, speakers)
+
+    assert notes() == notes("--one_corpus", "False") == []
+    assert "--copy_share does nothing" in notes("--copy_share", 0.9)[0]
+    assert "--one_corpus does nothing" in notes("--one_corpus", "True")[0]
+    assert notes("--warmup", 80) == ["--warmup takes 80 of 80 iterations: --lr is never reached"]
+    cosine = ("--restore", "True", "--schedule", "cosine")
+    assert "was to reach 0 after 40 iterations and now does after 80" in notes(*cosine, before=40)[0]
+    assert notes(*cosine, before=80) == notes("--restore", "True", before=40) == []
+
+
 def test_statistics_are_those_of_all_numbers(write_features):
     folder = write_features([[2], [1]])
     speakers, settings = features.load_features(folder)

@@ -407,9 +407,9 @@ def test_the_best_is_the_furthest_above_its_threshold(knowing):
     weights[1 + list(measures.TERMS).index("enrolled_seconds")] = -3.0
     verifier.calibration = measures.Calibration(verifier.calibration.scale, tuple(weights))
     first, second = np.array([0.8, 0.6]), np.array([0.7, np.sqrt(0.51)])
-    voices = [verification.Voice("long", ["1"], first[None], 20 * np.e, []),
-              verification.Voice("short", ["1"], second[None], 20.0, [])]
-    verdict = verifier.compare(verification.Voice("probe", ["1"], np.array([[1.0, 0.0]]), 4.0, []), voices)
+    voices = [verification.Voice("long", first[None], 20 * np.e, []),
+              verification.Voice("short", second[None], 20.0, [])]
+    verdict = verifier.compare(verification.Voice("probe", np.array([[1.0, 0.0]]), 4.0, []), voices)
     assert (verdict.speaker, verdict.score) == ("short", pytest.approx(0.7))
     assert [name for name, _ in verdict.scores] == ["short", "long"]
     assert verdict.thresholds["short"] == pytest.approx(0.65)
@@ -428,8 +428,8 @@ def test_a_threshold_by_hand_does_not_move(verify, knowing, voice):
     ({"seconds": 0.8}, "under 1 s of speech"), ({"snr": -2.0}, "noise louder than the speech"),
     ({"bandwidth": 2500.0}, "nothing above 3 kHz")])
 def test_a_probe_outside_of_what_was_measured_is_said_to_be(verifier, heard, words):
-    probe = verification.Voice("probe", ["1"], np.array([[1.0, 0.0]]), 2.0, [], snr=20.0, bandwidth=4000.0)
-    other = verification.Voice("anna", ["1"], np.array([[1.0, 0.0]]), 9.0, [])
+    probe = verification.Voice("probe", np.array([[1.0, 0.0]]), 2.0, [], snr=20.0, bandwidth=4000.0)
+    other = verification.Voice("anna", np.array([[1.0, 0.0]]), 9.0, [])
     assert verifier.compare(probe, [other]).notes == []
     verdict = verifier.compare(replace(probe, **heard), [other])
     assert verdict.notes == [f"outside of what was measured: {words}, this verdict is not reliable"]
