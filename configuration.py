@@ -271,7 +271,7 @@ def add_evaluation_flags(add):
     add("conditions", False, "also test in noise, rooms, over telephones and codecs, on the audio in --raw_path")
     add("allow_missing", False, "leave out trials whose audio is missing or without speech")
     add("snorm", None, "adaptive s-norm with the training features in this folder, before and after", metavar="DIR")
-    add("save_embeddings", None, "write names, d-vectors and seconds of speech", metavar="FILE.npz")
+    add("save_embeddings", None, "write names, d-vectors and seconds of probes and enrolments", metavar="FILE.npz")
     add("store_threshold", False, "store the thresholds measured on the test set with the model")
 
 

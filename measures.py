@@ -409,7 +409,8 @@ def bootstrap(trials, enrolled, probes, *, costs=None, measure=None, resamples=1
     -------
     dict
         Name: (low, high); None where a measure is None, and of fewer than three speakers, of whom only one draw holds
-        both kinds of trials.
+        both kinds of trials. Those of min_dcf and min_cllr, whose thresholds are fitted to each draw, lie too low for
+        fewer than some 40 speakers.
     """
     rng, n_speakers = np.random.default_rng(seed), int(max(enrolled.max(), probes.max())) + 1
     same, found = enrolled == probes, []
@@ -428,6 +429,15 @@ def bootstrap(trials, enrolled, probes, *, costs=None, measure=None, resamples=1
 def percentile_interval(values):
     """Return the 2.5 and 97.5 percentiles of values, which may be infinite."""
     return float(np.percentile(values, 2.5, method="lower")), float(np.percentile(values, 97.5, method="higher"))
+
+
+def with_interval(value, interval):
+    """Return a figure, {"value", "low", "high"}; the interval is (low, high) or None.
+
+    One without width is left out: where nobody errs in any draw, that tells nothing of others.
+    """
+    low, high = interval if interval and interval[0] < interval[1] else (None, None)
+    return {"value": value, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
@@ -470,6 +480,5 @@ class Scored:
         if calibration:
             costs = llr_costs(calibration.ratio(self.scores, self.known), self.labels)
         intervals = bootstrap(trials, self.enrolled_speakers, self.probe_speakers, costs=costs, seed=seed)
-        return {name: {"value": value, "low": intervals[name] and intervals[name][0],
-                       "high": intervals[name] and intervals[name][1]}
+        return {name: with_interval(value, intervals[name])
                 for name, value in all_measures(trials, None, costs).items()}

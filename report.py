@@ -47,20 +47,19 @@ def tables(figures):
         rows.append(("not calibrated", "", "", "", ""))
     found = [("Measures", ("", "value", "95 % from", "to", ""), rows)]
     if "snorm" in figures:
-        after = figures["snorm"]["measures"]
-        found.append((f"Adaptive s-norm with {figures['snorm']['cohort']}", ("", "before", "after"), [
+        norm = figures["snorm"]
+        heading = f"s-norm with {norm['cohort']}, its {norm['highest']} likest of {norm['speakers']} speakers"
+        found.append((heading, ("", "before", "after"), [
             (NAMES[name], figure_text(figures["measures"][name]["value"]), figure_text(value))
-            for name, value in after.items()]))
+            for name, value in norm["measures"].items()]))
     if "conditions" in figures:
-        threshold = f"{figures['threshold']:.4g}, given by --threshold" if figures["threshold"] is not None else (
-            "that the model stores")
-        found.append((f"Conditions, FAR and FRR at the threshold {threshold}",
-                      ("", "probes", "EER", f"minDCF({measures.P_TARGETS[0]})", "FAR", "FRR"),
+        found.append(("Conditions" + (f", FAR and FRR at the {figures['decided']}" if figures["decided"] else ""),
+                      ("", "probes", "EER", f"minDCF({measures.P_TARGETS[0]})", "FAR", "FRR", ""),
                       [(row["condition"], str(row["probes"]), *(interval_text(row[name]) for name in
-                                                                ("eer", "min_dcf", "far", "frr")))
-                       for row in figures["conditions"]]))
+                                                                ("eer", "min_dcf", "far", "frr")),
+                        FEW_TARGETS if row["probes"] < FEWEST_TARGETS else "") for row in figures["conditions"]]))
     if "pooled" in figures:
-        found.append(("All conditions together", ("", "value"), [
+        found.append(("All conditions together, probes with speech", ("", "value"), [
             (NAMES[name], figure_text(value)) for name, value in figures["pooled"].items()]))
     if "worst_speakers" in figures:
         found += [("Worst speakers at the threshold of the EER", ("", "own rejected", "others accepted", "most like"), [
@@ -177,6 +176,8 @@ def det_curve(scores, labels):
     for index, marker, label in points:
         if inside[index]:
             DetCurveDisplay(fpr=far[[index]], fnr=frr[[index]]).plot(ax=axes, marker=marker, linestyle="", label=label)
+    if not inside.any():
+        axes.text(0.5, 0.5, "no threshold errs in both ways", transform=axes.transAxes, ha="center")
     axes.set(xlabel="false acceptance rate", ylabel="false rejection rate",
              title=f"DET, {np.sum(labels)} target and {np.sum(~labels)} non-target trials")
     axes.grid(alpha=0.3)
@@ -211,10 +212,13 @@ def embedding_map(scored):
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes, pca = figure.add_subplot(), PCA(min(2, len(names)))
     points = pca.fit_transform(np.stack([scored.vectors[name] for name in names]))
-    axes.scatter(points[:, 0], points[:, -1], s=12, c=[owners[name] for name in names], cmap="hsv", alpha=0.7)
+    for marker, size, shown in ((".", 40, set(scored.probes)), ("x", 30, set(scored.enrolled))):
+        places = [place for place, name in enumerate(names) if name in shown]
+        axes.scatter(points[places, 0], points[places, -1], s=size, c=[owners[names[place]] for place in places],
+                     cmap="hsv", vmin=0, vmax=max(owners.values()) + 1, marker=marker, alpha=0.7)   # hsv is a circle
     shares = pca.explained_variance_ratio_
     axes.set(xlabel=f"first component ({shares[0]:.0%})", ylabel=f"second component ({shares[-1]:.0%})",
-             title=f"d-vectors of {len(names)} recordings, a colour per speaker")
+             title="d-vectors of probes (points) and what is enrolled (crosses), a colour per speaker")
     return figure
 
 

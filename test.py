@@ -347,8 +347,7 @@ def condition_figures(name, scored, config, stored):
     intervals = measures.bootstrap(trials, scored.enrolled_speakers, scored.probe_speakers, measure=measure,
                                    seed=config.seed) if config.conditions else {}
     for key, value in measure().items():
-        low, high = intervals.get(key) or (None, None)
-        row[key] = None if value is None else {"value": value, "low": low, "high": high}
+        row[key] = None if value is None else measures.with_interval(value, intervals.get(key))
     return row
 
 
@@ -404,7 +403,7 @@ def gather_figures(findings, config):
     scored, calibration = findings.scored, embedding.calibration_of(findings.stored)
     figures = {"measures": report.without_infinities(scored.figures(calibration, config.seed)),
                "points": measures.operating_points(scored.scores, scored.labels),
-               "threshold": config.threshold,
+               "decided": (embedding.decide(findings.stored, config, scored) or [None])[0],
                "target_trials": int(scored.labels.sum()), "non_target_trials": int((~scored.labels).sum())}
     figures["eer"] = figures["measures"]["eer"]["value"]
     if config.snorm:

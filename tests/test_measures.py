@@ -501,3 +501,10 @@ def test_labels_may_be_0_and_1():
     assert measures.decision_rates(scores >= 1, numbers) == measures.decision_rates(scores >= 1, labels)
     costs = measures.llr_costs(scores, numbers)["cllr"]
     assert measures.class_means(costs, numbers) == measures.cllr(scores, labels)
+
+
+def test_an_interval_without_width_is_none():
+    """Nobody errs among these: that tells nothing of the error rate of others."""
+    assert measures.with_interval(0.0, (0.0, 0.0)) == {"value": 0.0, "low": None, "high": None}
+    assert measures.with_interval(0.1, None) == {"value": 0.1, "low": None, "high": None}
+    assert measures.with_interval(0.1, (0.0, 0.2)) == {"value": 0.1, "low": 0.0, "high": 0.2}
