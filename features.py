@@ -505,7 +505,7 @@ def check_mode(settings, wanted, folder):
     if settings and "tdsv" in settings and settings["tdsv"] != wanted.get("tdsv", False):
         theirs, ours = kinds[settings["tdsv"]], kinds[not settings["tdsv"]]
         raise InputError(f"{folder} holds {theirs} features (--tdsv {settings['tdsv']}), and {ours} ones are wanted "
-                         f"(--tdsv {not settings['tdsv']}): preprocess the audio again, or name another folder or model",
+                         f"(--tdsv {not settings['tdsv']}): preprocess the audio again, or name another folder",
                          f"{folder} was made {theirs}, the model is {ours}: enrol from the audio again")
 
 
