@@ -218,7 +218,7 @@ def embedding_map(scored):
                      cmap="hsv", vmin=0, vmax=max(owners.values()) + 1, marker=marker, alpha=0.7)   # hsv is a circle
     shares = pca.explained_variance_ratio_
     axes.set(xlabel=f"first component ({shares[0]:.0%})", ylabel=f"second component ({shares[-1]:.0%})",
-             title="d-vectors of probes (points) and what is enrolled (crosses), a colour per speaker")
+             title="d-vectors of probes (points) and enrolments (crosses) by speaker")
     return figure
 
 
