@@ -237,7 +237,7 @@ def test_what_is_no_recording_is_refused(tmp_path, content):
         audio.load_audio(tmp_path / "a.m4a", SR)
     assert audio.bandwidth_notes(tmp_path / "a.m4a", SR) in ([], [f"{tmp_path / 'a.m4a'} is at 8000 Hz, below the "
         "model's 16000 Hz: it lacks frequencies, and its scores are not reliable"])
-    with pytest.raises(InputError, match=r"b\.m4a cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"b\.m4a cannot be opened: No such file"):
         audio.load_audio(tmp_path / "b.m4a", SR)
 
 
