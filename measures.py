@@ -58,7 +58,7 @@ class Trials:
         if not labels.any() or labels.all():
             raise InputError(f"{labels.sum()} target and {(~labels).sum()} non-target trials: error rates need both "
                              "kinds")
-        self.labels, self.order = labels, np.argsort(scores, kind="stable")
+        self.scores, self.labels, self.order = scores, labels, np.argsort(scores, kind="stable")
         distinct, self.starts = np.unique(scores[self.order], return_index=True)
         self.thresholds = np.append(distinct, np.inf)
         targets, others = self.counts()
@@ -80,6 +80,11 @@ class Trials:
         below = [np.concatenate(([0.0], np.cumsum(part))) for part in self.counts(weights)]
         return (below[1][-1] - below[1]) / below[1][-1], below[0] / below[0][-1]
 
+    @functools.cached_property
+    def costs(self):
+        """What the scores cost, see llr_costs, where they are log-likelihood ratios."""
+        return llr_costs(self.scores, self.labels)
+
 
 def error_rates(scores, labels, at=None):
     """Return thresholds, false-acceptance and false-rejection rates; a trial is accepted where score >= threshold.
@@ -97,13 +102,18 @@ def error_rates(scores, labels, at=None):
 def equal_error_rate(scores, labels):
     """Return the equal error rate, (FAR + FRR) / 2 where |FAR - FRR| is least, and the lowest such threshold."""
     thresholds, far, frr = error_rates(scores, labels)
-    best = equal_error_index(far, frr)
-    return float(far[best] + frr[best]) / 2, float(thresholds[best])
+    return equal_error(far, frr), float(thresholds[equal_error_index(far, frr)])
 
 
 def equal_error_index(far, frr):
     """Return the first index at which two rates differ least; rounded, so that equal differences tie."""
     return int(np.argmin(np.round(np.abs(far - frr), 12)))
+
+
+def equal_error(far, frr):
+    """Return the equal error rate of `Trials.rates`."""
+    best = equal_error_index(far, frr)
+    return float(far[best] + frr[best]) / 2
 
 
 def operating_points(scores, labels, false_alarms=FALSE_ALARMS, weights=None, n_others=None):
@@ -359,7 +369,7 @@ def pooled_costs(conditions, calibration):
 
 # ---- all measures, with intervals -------------------------------------------------------------------------------
 
-def all_measures(trials, weights=None, costs=None):
+def all_measures(trials, weights=None, ratios=None):
     """Return all measures of scored trials.
 
     Parameters
@@ -367,8 +377,8 @@ def all_measures(trials, weights=None, costs=None):
     trials : Trials
     weights : np.ndarray, shape (n,), optional
         How often each trial counts.
-    costs : dict, optional
-        llr_costs of their calibrated ratios; without them the measures of calibration are left out.
+    ratios : Trials, optional
+        The same with their log-likelihood ratios as scores; without them the measures of those are left out.
 
     Returns
     -------
@@ -376,19 +386,19 @@ def all_measures(trials, weights=None, costs=None):
         Name: figure. A rate at a bound f on the FAR needs 1 / f non-target trials, else it is None.
     """
     far, frr = trials.rates(weights)
-    best, others = equal_error_index(far, frr), np.count_nonzero(~trials.labels)
-    found = {"eer": float(far[best] + frr[best]) / 2}
+    found, others = {"eer": equal_error(far, frr)}, np.count_nonzero(~trials.labels)
     found.update({f"min_dcf_{p}": min_dcf(far, frr, p) for p in P_TARGETS})
     found["auc"] = area_under_curve(far, frr)
     found.update({f"frr_at_far_{bound}": miss_rate(far, frr, bound) if others * bound >= 1 else None
                   for bound in FALSE_ALARMS})
-    if costs:
-        found.update({name: class_means(cost, trials.labels, weights) for name, cost in costs.items()})
-        found["min_cllr"] = min_cllr(trials, weights)
+    if ratios:
+        found["eer_llr"] = equal_error(*ratios.rates(weights))
+        found.update({name: class_means(cost, trials.labels, weights) for name, cost in ratios.costs.items()})
+        found["min_cllr"] = min_cllr(ratios, weights)
     return found
 
 
-def bootstrap(trials, enrolled, probes, *, costs=None, measure=None, resamples=1000, seed=0):
+def bootstrap(trials, enrolled, probes, *, ratios=None, measure=None, resamples=1000, seed=0):
     """Return 95 % intervals of the measures, resampling speakers.
 
     Speakers are drawn with replacement; a target trial counts as often as its speaker was drawn, a non-target trial
@@ -399,7 +409,7 @@ def bootstrap(trials, enrolled, probes, *, costs=None, measure=None, resamples=1
     trials : Trials
     enrolled, probes : np.ndarray of int, shape (n,)
         The speakers of each trial, numbered from 0.
-    costs : dict, optional
+    ratios : Trials, optional
         As in `all_measures`.
     measure : callable, optional
         Returns {name: figure} for weights (n,) of the trials; without it, all_measures.
@@ -414,7 +424,7 @@ def bootstrap(trials, enrolled, probes, *, costs=None, measure=None, resamples=1
     """
     rng, n_speakers = np.random.default_rng(seed), int(max(enrolled.max(), probes.max())) + 1
     same, found = enrolled == probes, []
-    measure = measure or functools.partial(all_measures, trials, costs=costs)
+    measure = measure or functools.partial(all_measures, trials, ratios=ratios)
     if n_speakers < 3:
         return dict.fromkeys(measure(None))
     while len(found) < resamples:
@@ -474,11 +484,13 @@ class Scored:
             scores=self.scores[kept], labels=self.labels[kept], enrolled_speakers=self.enrolled_speakers[kept],
             probe_speakers=self.probe_speakers[kept], known={name: values[kept] for name, values in self.known.items()})
 
+    def ratios(self, calibration):
+        """Return the Trials of the log-likelihood ratios that a Calibration makes of the scores; None without one."""
+        return Trials(calibration.ratio(self.scores, self.known), self.labels) if calibration else None
+
     def figures(self, calibration=None, seed=0):
         """Return {measure: {"value", "low", "high"}} with 95 % intervals; with a Calibration, those that need one."""
-        trials, costs = Trials(self.scores, self.labels), None
-        if calibration:
-            costs = llr_costs(calibration.ratio(self.scores, self.known), self.labels)
-        intervals = bootstrap(trials, self.enrolled_speakers, self.probe_speakers, costs=costs, seed=seed)
+        trials, ratios = Trials(self.scores, self.labels), self.ratios(calibration)
+        intervals = bootstrap(trials, self.enrolled_speakers, self.probe_speakers, ratios=ratios, seed=seed)
         return {name: with_interval(value, intervals[name])
-                for name, value in all_measures(trials, None, costs).items()}
+                for name, value in all_measures(trials, None, ratios).items()}

@@ -27,7 +27,8 @@ td:first-child {{ text-align: left }} img {{ width: 49%; vertical-align: top }} 
 """
 NAMES = {"eer": "EER", **{f"min_dcf_{p}": f"minDCF({p})" for p in measures.P_TARGETS}, "auc": "AUC",
          **{f"frr_at_far_{bound}": f"FRR at FAR {bound:.1%}" for bound in measures.FALSE_ALARMS},
-         **{f"act_dcf_{p}": f"actDCF({p})" for p in measures.P_TARGETS}, "cllr": "Cllr", "min_cllr": "min Cllr"}
+         "eer_llr": "EER of ratios", **{f"act_dcf_{p}": f"actDCF({p})" for p in measures.P_TARGETS}, "cllr": "Cllr",
+         "min_cllr": "min Cllr"}
 
 
 # ---- tables -----------------------------------------------------------------------------------------------------
@@ -53,10 +54,13 @@ def tables(figures):
             (NAMES[name], figure_text(figures["measures"][name]["value"]), figure_text(value))
             for name, value in norm["measures"].items()]))
     if "conditions" in figures:
+        shown = {"eer": "EER", "eer_llr": "EER of ratios", "min_dcf": f"minDCF({measures.P_TARGETS[0]})", "far": "FAR",
+                 "frr": "FRR"}
+        if "cllr" not in figures["measures"]:
+            del shown["eer_llr"]
         found.append(("Conditions" + (f", FAR and FRR at the {figures['decided']}" if figures["decided"] else ""),
-                      ("", "probes", "EER", f"minDCF({measures.P_TARGETS[0]})", "FAR", "FRR", ""),
-                      [(row["condition"], str(row["probes"]), *(interval_text(row[name]) for name in
-                                                                ("eer", "min_dcf", "far", "frr")),
+                      ("", "probes", *shown.values(), ""),
+                      [(row["condition"], str(row["probes"]), *(interval_text(row[name]) for name in shown),
                         FEW_TARGETS if row["probes"] < FEWEST_TARGETS else "") for row in figures["conditions"]]))
     if "pooled" in figures:
         found.append(("All conditions together, probes with speech", ("", "value"), [

@@ -32,7 +32,7 @@ from common import InputError, check_target, write_whole
 SCORED_AT_ONCE = 100_000     # trials
 PROBE_SECONDS = (1, 2, 5)    # of speech, in the table by condition
 ENROLMENTS = (1, 3, 5)       # enrolment utterances, in the table by condition
-CONDITION_MEASURES = ("eer", "min_dcf", "far", "frr")       # in the table by condition
+CONDITION_MEASURES = ("eer", "eer_llr", "min_dcf", "far", "frr")       # in the table by condition
 COHORT = 200                 # highest scores against the cohort, in adaptive s-norm
 
 
@@ -329,19 +329,22 @@ def speaker_conditions(embed_rows, speakers, evaluation, config):
 
 
 def condition_figures(name, scored, config, stored):
-    """Return the row of a condition: its probes, EER, minDCF, FAR and FRR at the stored threshold; with intervals
-    where --conditions is given. A figure is {"value", "low", "high"}, None where there are not both kinds of trials.
+    """Return the row of a condition: its probes, EER of scores and of ratios, minDCF, FAR and FRR at the stored threshold.
+
+    A figure is {"value", "low", "high"}, with its interval where --conditions is given; None where there is none to
+    tell, as of trials of one kind.
     """
     row = {"condition": name, "probes": len(set(scored.probes))}
     if not scored.labels.any() or scored.labels.all():
         return row | dict.fromkeys(CONDITION_MEASURES)
     decided, trials = embedding.decide(stored, config, scored), measures.Trials(scored.scores, scored.labels)
+    ratios = scored.ratios(embedding.calibration_of(stored))
 
     def measure(weights=None):
         far, frr = trials.rates(weights)
-        best = measures.equal_error_index(far, frr)
+        equal = measures.equal_error(far, frr), measures.equal_error(*ratios.rates(weights)) if ratios else None
         rates = measures.decision_rates(decided[1], scored.labels, weights) if decided else (None, None)
-        values = float(far[best] + frr[best]) / 2, measures.min_dcf(far, frr, measures.P_TARGETS[0]), *rates
+        values = *equal, measures.min_dcf(far, frr, measures.P_TARGETS[0]), *rates
         return dict(zip(CONDITION_MEASURES, values, strict=True))
 
     intervals = measures.bootstrap(trials, scored.enrolled_speakers, scored.probe_speakers, measure=measure,

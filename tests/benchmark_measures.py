@@ -42,13 +42,13 @@ def measure(kind):
         vectors, enrolled, probes, labels, _ = draw(500, 1_000_000, 10_000, 10)
         started = time.perf_counter()
         scores = test.trial_cosines(vectors, vectors, enrolled, probes)
-        measures.all_measures(measures.Trials(scores, labels), None, measures.llr_costs(12 * scores - 3, labels))
+        measures.all_measures(measures.Trials(scores, labels), None, measures.Trials(12 * scores - 3, labels))
     else:
         vectors, enrolled, probes, labels, speakers = draw(100, 100_000, 10_000, 10)
         scores = test.trial_cosines(vectors, vectors, enrolled, probes)
         started = time.perf_counter()
-        costs = measures.llr_costs(12 * scores - 3, labels)
-        measures.bootstrap(measures.Trials(scores, labels), *speakers, costs=costs)
+        ratios = measures.Trials(12 * scores - 3, labels)
+        measures.bootstrap(measures.Trials(scores, labels), *speakers, ratios=ratios)
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 

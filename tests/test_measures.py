@@ -67,7 +67,7 @@ def test_cllr_by_hand(llrs, labels, expected):
 def test_costs_at_the_bayes_threshold_by_hand():
     """At p = 0.01 a trial is accepted from log 99 = 4.6 on: one of two targets missed, one of four others accepted."""
     llrs, labels = np.array([5.0, 4.0, 4.7, 1.0, -2.0, -9.0]), np.array([1, 1, 0, 0, 0, 0], bool)
-    found = measures.all_measures(measures.Trials(llrs, labels), None, measures.llr_costs(llrs, labels))
+    found = measures.all_measures(measures.Trials(llrs, labels), None, measures.Trials(llrs, labels))
     assert found["act_dcf_0.01"] == pytest.approx((0.01 * 0.5 + 0.99 * 0.25) / 0.01)
     assert found["act_dcf_0.05"] == pytest.approx(0.95 * 0.25 / 0.05)       # from 2.9 on: none missed, one accepted
     assert found["frr_at_far_0.01"] is None                                 # four non-target trials cannot show it
@@ -91,10 +91,10 @@ def test_weights_are_repetitions():
     weights = np.random.default_rng(1).integers(0, 4, 200)
     llrs = 2 * scores - 1
     weighted = measures.all_measures(measures.Trials(scores, labels), weights.astype(float),
-                                     measures.llr_costs(llrs, labels))
+                                     measures.Trials(llrs, labels))
     again = [np.repeat(values, weights) for values in (scores, labels, llrs)]
-    repeated = measures.all_measures(measures.Trials(*again[:2]), None, measures.llr_costs(again[2], again[1]))
-    assert len(weighted) == 10
+    repeated = measures.all_measures(measures.Trials(*again[:2]), None, measures.Trials(again[2], again[1]))
+    assert len(weighted) == 11
     assert weighted == pytest.approx(repeated)
 
 
@@ -168,7 +168,7 @@ def test_a_score_file_measured_by_others():
     lines = [line.split() for line in (pathlib.Path(__file__).parent / "scores.txt").read_text().splitlines()]
     scores, labels = np.array([float(line[0]) for line in lines]), np.array([line[1] == "target" for line in lines])
     assert (len(scores), labels.sum()) == (400, 80)
-    found = measures.all_measures(measures.Trials(scores, labels), None, measures.llr_costs(12 * scores - 4, labels))
+    found = measures.all_measures(measures.Trials(scores, labels), None, measures.Trials(12 * scores - 4, labels))
     assert found["cllr"] == pytest.approx(0.332774796357662, abs=1e-12)
     assert found["min_cllr"] == pytest.approx(0.2778257748653687, abs=1e-12)
     fpr, tpr, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
@@ -380,12 +380,32 @@ def test_figures_are_those_of_calibrated_scores_and_intervals_those_of_the_seed(
     scored = measures.Scored([], [], scores, labels, enrolled, probes, {})
     found = scored.figures(measures.Calibration((2.0,), (-1.5,)), seed=3)
     assert found["cllr"]["value"] == pytest.approx(loop_cllr(2 * scores - 1.5, labels))
+    assert found["eer_llr"] == found["eer"]                                # a line without terms moves no order
     expected = measures.bootstrap(measures.Trials(scores, labels), enrolled, probes, seed=3)
     assert (found["auc"]["low"], found["auc"]["high"]) == expected["auc"]
     assert found["frr_at_far_0.001"] == {"value": None, "low": None, "high": None}
     assert "cllr" not in scored.figures()
     other = scored.figures(seed=4)["auc"]
     assert (other["low"], other["high"]) != expected["auc"]
+
+
+def test_measures_of_ratios_follow_what_is_known_of_a_trial():
+    """Probes of 2 s score 0.3 lower than those of 4 s: ratios that know it order the trials as scores without that."""
+    scores, labels = draw(300, ties=3)
+    short = np.random.default_rng(5).random(300) < 0.5
+    known = {"probe_seconds": np.where(short, 2.0, 4.0)}
+    place = list(measures.TERMS).index("probe_seconds")
+    terms = measures.term_matrix(known)[:, 1 + place]
+    offset = np.zeros(len(measures.TERMS) + 1)
+    offset[1 + place] = -0.3 / (terms[~short][0] - terms[short][0])
+    speakers = np.arange(300) % 30
+    scored = measures.Scored([], [], scores - 0.3 * short, labels, speakers, np.where(labels, speakers, speakers + 1),
+                             {}, known)
+    found = scored.figures(measures.Calibration((1.0,), tuple(offset)))
+    assert found["eer_llr"]["value"] == pytest.approx(measures.equal_error_rate(scores, labels)[0])
+    assert found["min_cllr"]["value"] == pytest.approx(measures.min_cllr(measures.Trials(scores, labels)))
+    assert found["eer_llr"]["value"] < found["eer"]["value"]
+    assert found["eer_llr"]["low"] < found["eer_llr"]["value"] < found["eer_llr"]["high"]
 
 
 def test_the_printed_rates_by_hand():

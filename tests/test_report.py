@@ -92,6 +92,9 @@ def test_conditions_are_the_eer_of_their_trials(tested):
     single = rows["1 enrolment utterance"]["eer"]
     assert single["value"] == measures.equal_error_rate(scores, findings.evaluation.labels)[0]
     assert single["low"] is None                          # intervals cost time: --conditions
+    ratios = embedding.calibration_of(findings.stored).ratio(findings.scored.scores, findings.scored.known)
+    expected = measures.equal_error_rate(ratios, findings.scored.labels)[0]
+    assert rows["as recorded"]["eer_llr"]["value"] == expected
 
 
 def test_the_worst_speakers_come_first():
@@ -156,7 +159,7 @@ def test_notes_and_names_are_text_on_the_page(report):
 def test_a_model_without_calibration_is_said(report):
     figures = json.loads((report / "evaluation.json").read_text())
     assert "not calibrated" not in report_room.text_table(*report_room.tables(figures)[0])
-    bare = {name: entry for name, entry in figures["measures"].items() if name not in ("cllr", "min_cllr")}
+    bare = {name: entry for name, entry in figures["measures"].items() if name not in ("cllr", "min_cllr", "eer_llr")}
     assert "not calibrated" in report_room.text_table(*report_room.tables(figures | {"measures": bare})[0])
 
 
