@@ -329,7 +329,7 @@ def speaker_conditions(embed_rows, speakers, evaluation, config):
 
 
 def condition_figures(name, scored, config, stored):
-    """Return the row of a condition: its probes, EER of scores and of ratios, minDCF, FAR and FRR at the stored threshold.
+    """Return the row of a condition: its probes, EER of scores, of ratios, minDCF, FAR and FRR at the stored threshold.
 
     A figure is {"value", "low", "high"}, with its interval where --conditions is given; None where there is none to
     tell, as of trials of one kind.

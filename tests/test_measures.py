@@ -390,16 +390,16 @@ def test_figures_are_those_of_calibrated_scores_and_intervals_those_of_the_seed(
 
 
 def test_measures_of_ratios_follow_what_is_known_of_a_trial():
-    """Probes of 2 s score 0.3 lower than those of 4 s: ratios that know it order the trials as scores without that."""
+    """Probes of 2 s score 1 lower than those of 4 s: ratios that know it order the trials as scores without that."""
     scores, labels = draw(300, ties=3)
     short = np.random.default_rng(5).random(300) < 0.5
     known = {"probe_seconds": np.where(short, 2.0, 4.0)}
     place = list(measures.TERMS).index("probe_seconds")
     terms = measures.term_matrix(known)[:, 1 + place]
     offset = np.zeros(len(measures.TERMS) + 1)
-    offset[1 + place] = -0.3 / (terms[~short][0] - terms[short][0])
+    offset[1 + place] = -1 / (terms[~short][0] - terms[short][0])
     speakers = np.arange(300) % 30
-    scored = measures.Scored([], [], scores - 0.3 * short, labels, speakers, np.where(labels, speakers, speakers + 1),
+    scored = measures.Scored([], [], scores - short, labels, speakers, np.where(labels, speakers, speakers + 1),
                              {}, known)
     found = scored.figures(measures.Calibration((1.0,), tuple(offset)))
     assert found["eer_llr"]["value"] == pytest.approx(measures.equal_error_rate(scores, labels)[0])
