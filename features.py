@@ -219,20 +219,17 @@ def read_rows(path, rows):
 
 def features_shape(path):
     """Return the shape of a feature file, as open_features finds it, by its head: many have the same one."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            shape = head_shape(file)
-    except OSError:
-        shape = None
-    return shape or open_features(path).shape
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+        if shape := head_shape(file):
+            return shape
+    return open_features(path).shape
 
 
 def has_rows(path, number):
     """Tell whether a feature file has that many rows, or is not there where there are none."""
-    try:
+    with contextlib.suppress(InputError):           # cut short
         return (features_shape(path)[0] if path.exists() else 0) == number
-    except InputError:                  # cut short
-        return False
+    return False
 
 
 def head_shape(file):
@@ -321,7 +318,10 @@ def gone_speakers(folder, sources):
 
 def read_record(path):
     """Return what the .json beside the feature file `path` holds, and its Utterances; None and () without one."""
-    return read_json(pathlib.Path(path).with_suffix(".json"), parse_record) or (None, ())
+    try:
+        return read_json(pathlib.Path(path).with_suffix(".json"), parse_record) or (None, ())
+    except InputError as error:
+        raise InputError(f"{error}; delete it and its .npy, and preprocess or enrol this speaker again") from error
 
 
 def read_speaker(path, described):

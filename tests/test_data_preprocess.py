@@ -369,7 +369,9 @@ def test_damaged_numbers_of_copies_are_named(tmp_path, fails):
     assert preprocess(raw, tmp_path, "--test_ratio", "0") == 0
     manifest, record = (common.read_json(tmp_path / "train" / f"{name}.json") for name in ("manifest", "a"))
     common.write_json(tmp_path / "train" / "a.json", record | {"slots": None})
-    assert "a.json is of another program, or damaged" in fails(data_preprocess.main, *flags(raw, tmp_path))
+    message = fails(data_preprocess.main, *flags(raw, tmp_path))
+    assert "a.json is of another program, or damaged" in message
+    assert "delete it and its .npy" in message
     manifest["settings"]["copies"] = "4"
     common.write_json(tmp_path / "train" / "manifest.json", manifest)
     assert "is damaged: --copies is '4'" in fails(data_preprocess.main, *flags(raw, tmp_path, "--copies", 2))
