@@ -23,7 +23,7 @@ import tqdm
 
 CLUSTER_SECONDS = 15                                        # that a cluster may take to answer
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1                 # of glibc's malloc.h
-# What librosa imports and nothing here uses: 1.3 s and 240 MB of its 1.6 s and 310 MB.
+# What librosa imports and few of its functions use: 1.3 s and 240 MB of its 1.6 s and 310 MB.
 DEFERRED = ("numba", "sklearn", "sklearn.cluster", "sklearn.decomposition", "sklearn.feature_extraction",
             "sklearn.neighbors", "scipy.interpolate", "scipy.ndimage", "scipy.optimize", "scipy.signal", "scipy.sparse",
             "scipy.spatial", "scipy.spatial.distance", "scipy.stats")

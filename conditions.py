@@ -349,7 +349,7 @@ class Surroundings:
 # ---- copies for training ----------------------------------------------------------------------------------------
 
 def draw(surroundings, wave, sr, rng):
-    """Return samples (S,) under random conditions, and these in words: a room, a noise and a channel, or some of them.
+    """Return random conditions in words, a room, a noise and a channel or some of them, and samples (S,) under these.
 
     Noise has 0 to 25 dB SNR, rooms an RT60 of 0.2 to 1 s; two of five copies come through a telephone or a codec.
     """

@@ -381,12 +381,12 @@ def load_features(folder):
         raise InputError(f"{folder} holds no features: make them with python data_preprocess.py --raw_path DIR")
     if len(paths) > MANY_FILES:
         with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
-            list(pool.map(fetch, (paths[reader::READERS] for reader in range(READERS))))
+            list(pool.map(read_ahead, (paths[reader::READERS] for reader in range(READERS))))
     with common.without_garbage_collection():
         return [read_speaker(path, described=bool(settings)) for path in paths], settings
 
 
-def fetch(paths):
+def read_ahead(paths):
     """Bring speakers' descriptions and the heads of their features into memory: a disk answers many at once faster."""
     for path in map(str, paths):
         for file, number in ((path, HEAD_BYTES), (f"{path.removesuffix('.npy')}.json", -1)):
