@@ -230,7 +230,8 @@ def read_container(track, log):
     if len(rates) > 1:
         raise InputError(f"{track.container.name.removeprefix('file:')} changes its sampling rate: {sorted(rates)} Hz")
     wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return wave[np.newaxis], max(rates, default=track.rate), container_problem(track.container, log, decoded, end)
+    rate = max(rates, default=track.rate)
+    return wave[np.newaxis], rate, container_problem(track.container, log, decoded, (len(wave) / rate, float(end)))
 
 
 @np.errstate(invalid="ignore", over="ignore")                               # load_audio refuses what is not finite
@@ -244,18 +245,21 @@ def samples_of(frame):
     return samples.mean(axis=0).astype(np.float32)
 
 
-def container_problem(container, log, decoded, end):
-    """Say how a container that was read up to `end` (s) shows that something is missing, or return None.
+def container_problem(container, log, decoded, heard):
+    """Say how a container shows that something is missing, or return None.
 
-    `decoded` tells whether each packet could be decoded. A length that FFmpeg estimates from the bit rate, as for AAC
-    and AMR, is none that the file announces; what browsers record on the fly announces none.
+    `decoded` tells whether each packet could be decoded, `heard` how much sound they gave and where it ends (s). A length
+    that FFmpeg estimates from the bit rate, as for AAC and AMR, is none that the file announces; what browsers record on
+    the fly announces none.
     """
-    unended = container.format.name == "ogg" and not has_last_page(container.name.removeprefix("file:"))
-    if logged(log, BROKEN_OFF) or not all(decoded[-1:]) or unended:
+    is_ogg, path = container.format.name == "ogg", container.name.removeprefix("file:")
+    if logged(log, BROKEN_OFF) or not all(decoded[-1:]) or (is_ogg and not has_last_page(path)):
         return "cut short: its last packet is broken off"
     if logged(log, DAMAGED):
         return "damaged: a part of it cannot be read"
-    seconds = float(end) - (container.start_time or 0) / 1e6
+    seconds = heard[1] - (container.start_time or 0) / 1e6
+    if is_ogg and seconds - heard[0] > max(MOST_LOST * seconds, CODEC_DELAY):           # pages count what there was
+        return f"cut short: {heard[0]:.2f} of {seconds:.2f} s are there"
     announced = (container.duration or 0) / 1e6
     lost = announced - seconds > max(MOST_LOST * announced, CODEC_DELAY)
     if lost and not any("Estimating duration" in message for *_, message in log):

@@ -8,6 +8,7 @@ import gc
 import hashlib
 import importlib
 import importlib.metadata
+import io
 import json
 import os
 import pathlib
@@ -303,6 +304,23 @@ def short_digest(text):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def wav_bytes(wave, sr, subtype="PCM_16"):
+    """Return what a WAV file of samples (S,) holds: on a full disk, libsndfile's own writing prints tracebacks."""
+    import soundfile
+    file = io.BytesIO()
+    soundfile.write(file, wave, sr, subtype, format="WAV")
+    return file.getvalue()
+
+
+def size_and_time(path):
+    """Return size and time of a file, which tell that it changed; zeros for a link into nothing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
 def read_json(path, parse=None):
     """Return what a JSON file holds, or parse(that); None where there is no file.
 
@@ -352,7 +370,7 @@ def write_whole(path, write, private=False):
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"{path} cannot be written: {error.strerror}; make room there, and do it again") from error
+            raise InputError(f"{path} cannot be written: {error.strerror}; make room there") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

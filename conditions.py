@@ -22,7 +22,7 @@ import scipy
 import soundfile
 
 import audio
-from common import InputError, LazyModule, write_json, write_whole
+from common import InputError, LazyModule, wav_bytes, write_json, write_whole
 
 BABBLERS = (3, 7)            # voices in a babble, at least and at most
 NEIGHBOURS = 50              # other voices that may babble behind a speaker
@@ -128,8 +128,8 @@ def recorded_noise(wave, sr, rng, *, files, snr):
     for _ in range(NOISE_DRAWS):
         try:
             heard = noise_part(wave, sr, rng, path=path, snr=snr)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(f"{error}; take it out of the folder of noises") from error
         except Exception as error:      # librosa tries several readers, each of which raises its own
             raise InputError(f"{path} cannot be read as noise ({type(error).__name__}: {error}): take it out of the "
                              "folder") from error
@@ -178,7 +178,7 @@ def babble(wave, sr, rng, *, voices, snr):
 
 
 def babblers(voices, rng):
-    """Return those of the voices who talk in a babble, not more than half: what its rng decides first."""
+    """Return those of the voices who talk in a babble, about half at most: what its rng decides first."""
     number = min(int(rng.integers(BABBLERS[0], BABBLERS[1] + 1)), -(-len(voices) // 2))
     return [voices[place] for place in rng.choice(len(voices), number, replace=False)]
 
@@ -448,8 +448,8 @@ def cut_noise(clean_path, noisy_path, target, *, pieces, sr):
             parts.append(noise_between(*(folder / files[place] for folder in folders.values()), sr))
     write_json(target / ORIGIN, {flag: str(folder) for flag, folder in folders.items()})
     for number, piece in enumerate(np.array_split(np.concatenate(parts), pieces)):
-        write_whole(target / f"noise_{number:03}.wav",
-                    lambda file, piece=piece: soundfile.write(file, piece, sr, "FLOAT", format="WAV"))
+        content = wav_bytes(piece, sr, "FLOAT")
+        write_whole(target / f"noise_{number:03}.wav", lambda file, content=content: file.write(content))
     for path in target.glob(PIECES):            # of an earlier run with more pieces
         if int(path.stem[-3:]) >= pieces:
             path.unlink()

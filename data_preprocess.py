@@ -166,9 +166,9 @@ def find_speakers(raw_path, test_ratio):
         raise InputError(f"--raw_path is {raw_path}: it has no folders; put the audio of each speaker into one")
     if own_split(raw_path):
         return {part: folders_by_name(sub_folders(folder)) for part, folder in own_split(raw_path).items()}
-    if {"train", "test"}.intersection(folder.name for folder in folders):
+    if {"train", "test"}.intersection(folder.name.lower() for folder in folders):
         raise InputError(f"--raw_path is {raw_path}: train and test are parts where nothing is beside them, and it has "
-                         f"{', '.join(folder.name for folder in folders[:5])}; name one of these")
+                         f"{', '.join(folder.name for folder in folders[:5])}; name one of these, or rename a person's")
     parts = {"train": {}, "test": {}}
     for name, folder in folders_by_name(folders).items():
         parts["test" if int(short_digest(name), 16) < test_ratio * 16**16 else "train"][name] = folder
@@ -216,7 +216,7 @@ def process_speaker(name, source, folder, config, copies):
         The record that the .json holds; under "kept", why the features of audio that is gone were left.
     """
     files, others = speaker_files(source, config)
-    stamps = [features.size_and_time(source / file) for file in files]
+    stamps = [common.size_and_time(source / file) if os.access(source / file, os.R_OK) else None for file in files]
     old, _ = features.read_record(path := pathlib.Path(folder, f"{name}.npy"))
     if old and not {"segments", "source", "settings", "ignored"} <= old.keys():
         raise InputError(f"{path.with_suffix('.json')} was not made by data_preprocess.py: name a new folder")
@@ -224,9 +224,9 @@ def process_speaker(name, source, folder, config, copies):
         return {**old, "kept": f"{source} holds no audio any more; {path} is kept, delete it if it is not wanted"}
     if old and is_unchanged(old, source, files, stamps, config) and is_whole(path, old, copies):
         missing, now = missing_slots(old, config, copies), {"source": features.place_of(source)}
-        if not old["segments"] or (not missing and old == old | now):
+        if not missing and old == old | now:
             return old
-        parts, record = [features.open_features(path, mmap_mode=None)], old | now
+        parts, record = [features.open_features(path, mmap_mode=None)] if old["segments"] else [], old | now
     else:
         parts, record = read_originals(name, source, files, stamps, config)
         missing = missing_slots(record, config, copies)
@@ -477,7 +477,7 @@ def cache(config, sources, voices):
         voices = tuple(map(str, voices)) if len(voices) > 2 else ()
         slots = tuple(conditions.Surroundings(voices, noises).conditions)
         key += [slots, {"babblers": sorted(map(os.path.basename, voices))}]
-    key += [(os.path.basename(noise), features.size_and_time(pathlib.Path(noise))) for noise in noises]
+    key += [(os.path.basename(noise), common.size_and_time(pathlib.Path(noise))) for noise in noises]
     folder = pathlib.Path("cache", f"{raw_path.name}-{short_digest(json.dumps(key))}")
     _, losses = preprocess(sources, folder, config, Copies(slots, conditions.Surroundings(voices, noises)))
     common.print_skipped(losses, IN_JSON)

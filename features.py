@@ -87,7 +87,14 @@ def is_one_place(one, other):
 
 def sub_folders(folder):
     """Return the visible sub-folders, in order, without those that hold features."""
-    return [path for path in visible_paths(folder) if path.is_dir() and not (path / "manifest.json").exists()]
+    return [path for path in visible_paths(folder) if path.is_dir() and not holds_features(path)]
+
+
+def holds_features(folder):
+    """Tell whether a folder's manifest.json is that of features; other programs write files of that name, too."""
+    with contextlib.suppress(InputError):
+        return read_settings(folder) is not None
+    return False
 
 
 def folders_by_name(folders):
@@ -104,22 +111,14 @@ def folders_by_name(folders):
 
 def own_split(raw_path):
     """Return {"train": folder, "test": folder} of a corpus that has these folders alone, {} of others."""
-    folders = {folder.name: folder for folder in sub_folders(raw_path)}
-    return {part: folders[part] for part in ("train", "test")} if folders.keys() == {"train", "test"} else {}
+    folders = sorted(sub_folders(raw_path), key=lambda folder: folder.name.lower())
+    parts = [folder.name.lower() for folder in folders]
+    return {"train": folders[1], "test": folders[0]} if parts == ["test", "train"] else {}
 
 
 def files_of(folder, suffix):
     """Return the files with a suffix in a folder that need not be there, without hidden ones, in order."""
     return sorted(path for path in pathlib.Path(folder).glob(f"*{suffix}") if not path.name.startswith("."))
-
-
-def size_and_time(path):
-    """Return size and time of a file, which tell that it changed; zeros for a link into nothing."""
-    try:
-        status = path.stat()
-    except OSError:
-        return [0, 0]
-    return [status.st_size, status.st_mtime_ns]
 
 
 # ---- one speaker ------------------------------------------------------------------------------------------------
@@ -426,9 +425,9 @@ def text_of(file, speaker):
 
 
 def says(file, text):
-    """Tell whether the name of a recording begins or ends with a text up to _, - or the suffix."""
-    stem, text = name_of(file), re.escape(normal_form(text))
-    return bool(re.search(f"^{text}(?![^-_])|(?<![^-_]){text}$", stem))
+    """Tell whether the name of a recording begins or ends with a text up to _, - or the suffix; with any, if None."""
+    stem, text = name_of(file), text and re.escape(normal_form(text))
+    return text is None or bool(re.search(f"^{text}(?![^-_])|(?<![^-_]){text}$", stem))
 
 
 def split_texts(speakers):

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 
 import filelock
 import numpy as np
-import soundfile
 
 import audio
 import common
@@ -364,7 +363,7 @@ def keep_recording(config, record, wave):
     folder = private_folder(pathlib.Path(config.raw_path, record["speaker"])).absolute()
     path = folder / f"{record['utterances'][-1]['file']}.wav"
     samples = np.clip(np.round(wave * 2**15), -2**15, 2**15 - 1).astype(np.int16)     # libsndfile would scale by 32767
-    write_whole(path, lambda file: soundfile.write(file, samples, config.sr, format="WAV"), private=True)
+    write_whole(path, lambda file: file.write(common.wav_bytes(samples, config.sr)), private=True)
     record["recordings"].append(str(path))
     try:
         yield

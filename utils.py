@@ -383,7 +383,7 @@ def check_validators(speakers, m, names, seen):
     few = [speaker for speaker in speakers if speaker.person in names and len(speaker.voiced) <= m]
     if few:
         raise InputError(f"{few[0].path} has {len(few[0].voiced)} utterances with speech, and validates this run or "
-                         f"--valid_as: that takes {m + 1}; bring them back, or begin another run")
+                         f"--valid_as: that takes {m + 1}; lower --M, bring them back, or begin another run")
 
 
 def redraw_enrolments(speakers, draws):
@@ -430,7 +430,7 @@ def course_notes(config, stored, training):
 
 @contextlib.contextmanager
 def graceful_interrupt():
-    """Yield a function that tells whether Ctrl-C or SIGTERM came since; a second one interrupts at once."""
+    """Yield a function that tells whether Ctrl-C or SIGTERM came since; the same again interrupts at once."""
     came, before = [], {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number, frame):

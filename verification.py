@@ -298,11 +298,7 @@ class Verifier:
 
     def embed_files(self, name, files):
         """Return the Voice of all recordings in some files."""
-        return self.embed_voice(name, [part for file in files for part in self.read_wanted(file)])
-
-    def read_wanted(self, path):
-        """Return what `read` yields, without recordings that do not say --tdsv_text, if that was typed."""
-        return [part for part in self.read(path) if not self.text or features.says(part[0], self.text)]
+        return self.embed_voice(name, [part for file in files for part in self.read(file)])
 
     def probes(self, path):
         """Yield a Voice per recording of a file or folder; each may have a problem."""
@@ -313,7 +309,7 @@ class Verifier:
         for file in probe_files(path):
             name = file.relative_to(path).as_posix() if file != path else file.name
             try:
-                parts = self.read_wanted(file)
+                parts = list(self.read(file))
             except InputError as error:
                 if file == path:
                     raise
@@ -325,18 +321,20 @@ class Verifier:
     def read(self, path):
         """Yield (file, segments (K, 40, frames), entry) of audio or of a feature file.
 
-        The entry tells the recording's "speech_seconds", "snr", "bandwidth", and why it gave none as "dropped".
+        Only what says --tdsv_text, where that was typed. The entry tells the recording's "speech_seconds", "snr", "bandwidth", and why it gave none as "dropped".
         """
         if path.suffix != ".npy":
-            self.notes += audio.bandwidth_notes(path, self.config.sr)
-            yield path.name, *unless_steady(*audio.read_utterance(path, self.config))
+            if features.says(path.name, self.text):
+                self.notes += audio.bandwidth_notes(path, self.config.sr)
+                yield path.name, *unless_steady(*audio.read_utterance(path, self.config))
             return
         speaker, settings = self.open_features(path)
         segments = speaker.load()
         if not features.is_usable(segments):
             raise InputError(f"{path} holds numbers that are not finite: make it again")
         row_seconds = 0.0 if settings else segments.shape[2] * self.config.hop      # an ancestor's row is all speech
-        for utterance in speaker.utterances:
+        text = None if (settings or {}).get("tdsv_text") == self.text else self.text        # these all say it
+        for utterance in [part for part in speaker.utterances if features.says(part.file, text)]:
             entry = {"speech_seconds": utterance.speech_seconds or row_seconds, "dropped": utterance.dropped,
                      "snr": utterance.snr, "bandwidth": utterance.bandwidth}
             yield utterance.file, segments[utterance.first:utterance.first + utterance.count], entry
@@ -423,7 +421,7 @@ class Enrolments:
         found = {}
         for name, files in enrolment_sources(path, self.speaker).items():
             parts = [part for file in files for part in (file, file.with_suffix(".json"))]     # features have both
-            key = name, *(tuple(features.size_and_time(part)) for part in parts)
+            key = name, *(tuple(common.size_and_time(part)) for part in parts)
             found[key] = self.found.get(key) or self.verifier.embed_files(name, files)
         if all(voice.problem for voice in found.values()):
             problems = "; ".join(f"{voice.name}: {voice.problem}" for voice in found.values())

@@ -6,6 +6,7 @@ import stat
 import numpy as np
 import pytest
 
+import common
 import configuration
 import features
 from common import InputError
@@ -73,9 +74,9 @@ def test_a_sign_that_only_looks_like_letters_stays_itself():
 def test_size_and_time_tell_that_a_file_changed(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     os.utime(tmp_path / "a", ns=(0, 5_000_000_007))
-    assert features.size_and_time(tmp_path / "a") == [3, 5_000_000_007]
+    assert common.size_and_time(tmp_path / "a") == [3, 5_000_000_007]
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert features.size_and_time(tmp_path / "link") == [0, 0]
+    assert common.size_and_time(tmp_path / "link") == [0, 0]
 
 
 def test_what_is_hidden_is_not_seen(tmp_path):
