@@ -6,7 +6,6 @@
 The same functions serve preprocessing, verification, recorder, window and evaluation.
 """
 import collections
-import contextlib
 import functools
 import math
 import os
@@ -17,7 +16,8 @@ import numpy as np
 import scipy  # loads its parts when they are used
 import soundfile
 
-from common import InputError, av, librosa
+import containers
+from common import InputError, librosa
 from configuration import SURROGATE, least_seconds, segment_flag
 
 N_MELS = 40                  # mel channels F
@@ -32,23 +32,14 @@ BAND_DB = 45.0               # the band ends where the spectrum lies this much b
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
 FRAMES_OPEN = 2**62          # or more: so many has a FLAC that was written to a pipe
 STFT_BLOCK = 256             # frames transformed at a time; they stay in the processor's cache
-CONTAINER_SUFFIXES = {".3g2", ".3ga", ".3gp", ".3gpp", ".aac", ".amr", ".awb", ".m4a", ".m4b", ".m4v", ".mka", ".mkv",
-                      ".mov", ".mp4", ".qta", ".webm"}      # of telephones, browsers, cameras: PyAV reads them
-SUFFIXES = CONTAINER_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
+SUFFIXES = containers.SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
     ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
-# MP4 and 3GP, Matroska and WebM, AMR, AAC: libsndfile would take some of them for a damaged MP3.
-CONTAINER = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|#!AMR|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
-DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,mp3,flac,ogg"         # FFmpeg's others may open further files
 UNRECOGNISED = 1             # libsndfile's code for a format that it does not know
-OGG_PAGE = 65307             # bytes, at most
 LEAST_RATE = 1000            # Hz; below that a header is damaged, and resampling would take all memory
-MOST_LOST = 0.02             # of a recording may be missing
-CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
-BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
-DAMAGED = ("invalid as first byte of an EBML number",)                # likewise
 UNOPENED = "cannot be opened"        # which may pass; what is not sound stays so
 TRUNCATED = re.compile(r"(?:data|SSND|BODY|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 UNENDED = re.compile("lacks an end-of-stream|Junk after the last page|without an End-Of-Stream|eems to be (?:a )?trunc")
+OGG_HOLE = "libogg reports a hole"
 SPHERE_LENGTH = re.compile(rb"NIST_1A.*\nsample_count -i (\d+)\n", re.DOTALL)
 
 
@@ -107,7 +98,7 @@ def load_audio(path, sr):
     InputError
         If it cannot be read, is empty, holds values that are not finite, is cut short or damaged.
     """
-    channels, rate, problem = read_with(path, read_sndfile, read_container)
+    channels, rate, problem = read_with(path, read_sndfile, containers.read_container)
     if problem:
         raise InputError(f"{path} is {problem}")
     if not channels.size:
@@ -129,7 +120,7 @@ def bandwidth_notes(path, sr):
     except InputError:                                  # load_audio says why
         return []
     line = f"{path} is at {rate} Hz, below the model's {sr} Hz: it lacks frequencies, and its scores are not reliable"
-    return [line] if rate < sr else []
+    return [line] if LEAST_RATE <= rate < sr else []
 
 
 def read_with(path, read_sound, read_packets):
@@ -140,18 +131,19 @@ def read_with(path, read_sound, read_packets):
     try:
         with open(path, "rb") as file:
             first = file.read(8)
-        if not CONTAINER.match(first):
+        if not containers.HEADS.match(first):
             with soundfile.SoundFile(path) as recording:
                 if recording.format != "MP3" and recording.frames < FRAMES_OPEN:    # of others it knows no length
                     return read_sound(recording)
     except (soundfile.LibsndfileError, OSError, MemoryError, ValueError, TypeError) as error:   # no length, no header
-        named = os.path.splitext(path)[1].lower() in CONTAINER_SUFFIXES
+        named = os.path.splitext(path)[1].lower() in containers.SUFFIXES
         refused = isinstance(error, soundfile.LibsndfileError) and first[:4] == b"OggS"         # many Opus of FFmpeg's
         if not refused and not (named and getattr(error, "code", None) == UNRECOGNISED):
             words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+            words = "Format not recognised." if "not a regular file" in str(words) else words       # it is one
             problem = UNOPENED if isinstance(error, OSError) else "cannot be read"
             raise InputError(f"{path} {problem}: {words}") from error
-    with open_container(path) as (track, log):
+    with containers.open_container(path) as (track, log):
         return read_packets(track, log)
 
 
@@ -165,7 +157,7 @@ def truncation_problem(recording, samples_read):
     """Say how an open SoundFile shows that its end is missing, or return None.
 
     libsndfile reads such a file without an error and notes it in its log: sizes that disagree with the header (WAV,
-    AIFF, AU), an Ogg stream without its last page; not for NIST SPHERE, whose header tells its length.
+    AIFF, AU), an Ogg stream with a hole or without its last page; not for NIST SPHERE, whose header tells its length.
     """
     log = recording.extra_info
     if recording.format == "NIST":
@@ -176,112 +168,13 @@ def truncation_problem(recording, samples_read):
     for announced, found in TRUNCATED.findall(log):
         if int(found) < int(announced) < LENGTH_OPEN:
             return f"cut short: {found} of {announced} bytes are there"
+    if OGG_HOLE in log or (recording.format == "OGG" and containers.is_chained(recording.name)):
+        return "damaged, or several recordings one behind the other: a part of it could not be read"
     if UNENDED.search(log) and recording.subtype != "GSM610":       # of which libsndfile says so of whole files
         return "cut short: its end is missing"
-    if samples_read < (1 - MOST_LOST) * recording.frames:
+    if samples_read < (1 - containers.MOST_LOST) * recording.frames:
         return f"cut short: {samples_read} of {recording.frames} samples are there"
     return None
-
-
-# ---- reading what telephones and browsers record ----------------------------------------------------------------
-
-@contextlib.contextmanager
-def open_container(path):
-    """Open what PyAV reads; yield the first sound track that it decodes and FFmpeg's log, a list that grows.
-
-    Raises InputError, also for what is raised inside.
-    """
-    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
-    with av.logging.Capture() as log:
-        try:
-            with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as container:
-                tracks = [track for track in container.streams.audio if track.codec_context]     # None: no decoder
-                if not tracks:
-                    raise InputError(f"{path} holds no sound track that can be decoded")
-                yield tracks[0], log
-        except InputError:
-            raise
-        except (av.FFmpegError, ArithmeticError, LookupError, OSError, MemoryError, RuntimeError, ValueError) as error:
-            errors = [message.strip() for level, _, message in log if level <= av.logging.ERROR]
-            words = errors[-1] if errors else getattr(error, "strerror", None) or error
-            words = "Format not recognised." if "not on whitelist" in str(words) else words
-            problem = "is cut short" if logged(log, BROKEN_OFF) else "cannot be read"
-            raise InputError(f"{path} {problem}: {words}") from error
-
-
-def read_container(track, log):
-    """Return the samples (1, S) of PyAV's sound track, their rate in Hz, and what is wrong with its file or None.
-
-    Packets that cannot be decoded are left out; up to MOST_LOST of all may be.
-    """
-    parts, rates, decoded, end = [], set(), [], 0
-    for packet in track.container.demux():
-        if packet.pts is not None:
-            end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)            # s, of any track
-        if packet.stream is not track:                      # a flushing packet has no index
-            continue
-        try:
-            for frame in packet.decode():
-                parts.append(samples_of(frame))
-                rates.add(frame.sample_rate)
-            decoded += [True] * (packet.size > 0)
-        except av.FFmpegError:
-            decoded.append(False)
-    if len(rates) > 1:
-        raise InputError(f"{track.container.name.removeprefix('file:')} changes its sampling rate: {sorted(rates)} Hz")
-    wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    rate = max(rates, default=track.rate)
-    return wave[np.newaxis], rate, container_problem(track.container, log, decoded, (len(wave) / rate, float(end)))
-
-
-@np.errstate(invalid="ignore", over="ignore")                               # load_audio refuses what is not finite
-def samples_of(frame):
-    """Return the mean (S,) of the channels of PyAV's frame, full scale is 1."""
-    samples = frame.to_ndarray()                                            # planes (C, S), or packed (1, S * C)
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind in "iu":
-        samples = samples / 2.0 ** (8 * samples.itemsize - 1) - (samples.dtype.kind == "u")
-    return samples.mean(axis=0).astype(np.float32)
-
-
-def container_problem(container, log, decoded, heard):
-    """Say how a container shows that something is missing, or return None.
-
-    `decoded` tells whether each packet could be decoded, `heard` how much sound they gave and where it ends (s). A length
-    that FFmpeg estimates from the bit rate, as for AAC and AMR, is none that the file announces; what browsers record on
-    the fly announces none.
-    """
-    is_ogg, path = container.format.name == "ogg", container.name.removeprefix("file:")
-    if logged(log, BROKEN_OFF) or not all(decoded[-1:]) or (is_ogg and not has_last_page(path)):
-        return "cut short: its last packet is broken off"
-    if logged(log, DAMAGED):
-        return "damaged: a part of it cannot be read"
-    seconds = heard[1] - (container.start_time or 0) / 1e6
-    if is_ogg and seconds - heard[0] > max(MOST_LOST * seconds, CODEC_DELAY):           # pages count what there was
-        return f"cut short: {heard[0]:.2f} of {seconds:.2f} s are there"
-    announced = (container.duration or 0) / 1e6
-    lost = announced - seconds > max(MOST_LOST * announced, CODEC_DELAY)
-    if lost and not any("Estimating duration" in message for *_, message in log):
-        return f"cut short: {seconds:.2f} of {announced:.2f} s are there"
-    failed = decoded.count(False)
-    if failed > MOST_LOST * len(decoded):
-        return f"damaged: {failed} of {len(decoded)} packets cannot be decoded"
-    return None
-
-
-def has_last_page(path):
-    """Tell whether an Ogg file ends with a whole page that says it is the last (RFC 3533, 6): FFmpeg does not ask."""
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - 2 * OGG_PAGE))
-        page = b"OggS" + file.read().rpartition(b"OggS")[2]
-    sizes = page[27:27 + page[26]] if len(page) > 26 else b""
-    return bool(page[5:6] > b"" and page[5] & 4) and len(page) >= 27 + len(sizes) + sum(sizes)
-
-
-def logged(log, signs):
-    """Tell whether one of some signs is in FFmpeg's log."""
-    return any(sign in message for *_, message in log for sign in signs)
 
 
 # ---- speech -----------------------------------------------------------------------------------------------------

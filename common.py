@@ -51,7 +51,7 @@ class InputError(ValueError):
 def print_skipped(losses, where=""):
     """Name the first 20 files that gave nothing on standard error; count the others, and say where these are named."""
     for loss in losses[:20]:
-        print("skipped:", loss, file=sys.stderr)
+        print("skipped:", printable(loss), file=sys.stderr)
     if len(losses) > 20:
         print(f"skipped: {len(losses) - 20} more{where}", file=sys.stderr)
 
@@ -133,8 +133,8 @@ def while_workers_live(results):
     try:
         yield from results
     except TerminatedWorkerError as error:
-        raise InputError("a worker process was killed, most likely for lack of memory: lower --jobs, and run again to "
-                         "go on") from error
+        raise InputError("a worker process was killed, most likely for lack of memory, or by a recording that crashes "
+                         "its decoder: run again with --jobs 1 to go on") from error
 
 
 def work_on(function, *arguments):

@@ -36,6 +36,7 @@ EMBED_BATCH = 512            # segments embedded at a time
 PART = 32                    # sequences that one core embeds at a time
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 ORIGIN = "checkpoint.json"   # the member of the archive behind an exported encoder
+DAMAGED = "is damaged; delete it, and it is exported from the checkpoint again"
 
 
 # ---- the encoder ------------------------------------------------------------------------------------------------
@@ -51,12 +52,14 @@ class Encoder:
     Raises
     ------
     InputError
-        If LiteRT cannot read the file.
+        If LiteRT cannot read or run the file, or it is not what was exported.
     """
 
     def __init__(self, path):
-        self.content = pathlib.Path(path).read_bytes()
+        self.path, self.content = path, pathlib.Path(path).read_bytes()
         self.origin = read_origin(path)
+        if self.origin.get("content", self.sha256) != self.sha256:          # exports from before tell none
+            raise InputError(f"{path} {DAMAGED}")
         self.idle, self.lock = queue.LifoQueue(), threading.Lock()
         try:
             with common.quiet_libraries():           # LiteRT tells of its delegate once
@@ -94,10 +97,13 @@ class Encoder:
         except queue.Empty:
             with self.lock:
                 interpreter, source, target = self.interpreter()
-        interpreter.resize_tensor_input(source, frames.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(source, np.ascontiguousarray(frames))
-        interpreter.invoke()
+        try:
+            interpreter.resize_tensor_input(source, frames.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(source, np.ascontiguousarray(frames))
+            interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{self.path} {DAMAGED}") from error
         vectors = interpreter.get_tensor(target)
         self.idle.put((interpreter, source, target))
         return vectors
@@ -120,8 +126,7 @@ def embed(encoder, segments):
         raise InputError("there is no segment of speech to embed")
     rows = embed_rows(encoder, segments)
     if not np.isfinite(rows).all():
-        raise InputError("the encoder finds d-vectors that are not finite: encoder.tflite in the model's folder is "
-                         "damaged; delete it, and it is exported from the checkpoint again")
+        raise InputError(f"d-vectors are not finite: encoder.tflite in the model's folder {DAMAGED}")
     return measures.unit_mean(rows)
 
 
@@ -148,7 +153,7 @@ def embed_files(encoder, paths, config):
 # ---- the exported file ------------------------------------------------------------------------------------------
 
 def read_origin(path):
-    """Return what an exported encoder tells of itself, a dict of "model_num", "sha256" of the checkpoint and "flags".
+    """Return what an exported encoder tells of itself: "model_num", "flags", "sha256" of the checkpoint, of "content".
 
     It is empty where there is no such file, or it tells nothing.
     """

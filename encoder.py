@@ -355,7 +355,8 @@ def export(encoder, path, model_path, model_num, quantize=False):
         converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantize else []
         content = converter.convert()
     flags = {name: getattr(encoder, name) for name in ("network", "hidden", "proj", "num_layer")}
-    origin = {"model_num": model_num, "sha256": embedding.checkpoint_sha256(model_path, model_num), "flags": flags}
+    origin = {"model_num": model_num, "sha256": embedding.checkpoint_sha256(model_path, model_num), "flags": flags,
+              "content": embedding.fingerprint([content])}
     whole = io.BytesIO(content)
     with zipfile.ZipFile(whole, "a") as archive:                 # LiteRT does not read on behind its own data
         archive.writestr(zipfile.ZipInfo(embedding.ORIGIN), json.dumps(origin))

@@ -321,7 +321,8 @@ class Verifier:
     def read(self, path):
         """Yield (file, segments (K, 40, frames), entry) of audio or of a feature file.
 
-        Only what says --tdsv_text, where that was typed. The entry tells the recording's "speech_seconds", "snr", "bandwidth", and why it gave none as "dropped".
+        Only what says --tdsv_text, where that was typed. The entry tells the recording's "speech_seconds", "snr",
+        "bandwidth", and why it gave none as "dropped".
         """
         if path.suffix != ".npy":
             if features.says(path.name, self.text):

@@ -351,6 +351,27 @@ def test_an_ogg_that_lacks_just_its_last_page_is_refused(tmp_path, subtype):
         audio.load_audio(tmp_path / "a.ogg", 16000)
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_with_a_hole_or_a_second_one_behind_it_is_refused(tmp_path, subtype):
+    """A bit that is not what it was costs a page, wherever it is; libsndfile reads on behind it, and one of two."""
+    soundfile.write(tmp_path / "a.ogg", 0.1 * np.random.default_rng(0).standard_normal(96000), 16000, subtype)
+    raw = (tmp_path / "a.ogg").read_bytes()
+    assert len(audio.load_audio(tmp_path / "a.ogg", 16000)) == 96000
+    for place in np.linspace(0.1, 0.9, 9) * len(raw):
+        (tmp_path / "a.ogg").write_bytes(raw[:int(place)] + bytes([raw[int(place)] ^ 4]) + raw[int(place) + 1:])
+        with pytest.raises(InputError, match=r"is damaged|is cut short|cannot be read"):
+            audio.load_audio(tmp_path / "a.ogg", 16000)
+    (tmp_path / "a.ogg").write_bytes(raw + raw)
+    with pytest.raises(InputError, match="several recordings one behind the other"):
+        audio.load_audio(tmp_path / "a.ogg", 16000)
+
+
+def test_a_web_page_by_the_name_of_mp3_is_no_format(tmp_path):
+    (tmp_path / "a.mp3").write_text("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n")
+    with pytest.raises(InputError, match=r"a\.mp3 cannot be read: Format not recognised\."):
+        audio.load_audio(tmp_path / "a.mp3", 16000)
+
+
 def test_a_lower_rate_is_noted_and_the_models_own_is_not(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.1, 8000), 8000)
     (tmp_path / "b.wav").write_bytes(b"not audio at all")

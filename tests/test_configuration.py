@@ -126,7 +126,7 @@ def test_help_offers_none_where_it_is_a_value():
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 def test_a_killed_worker_is_one_line():
     """As where memory runs out."""
-    with pytest.raises(InputError, match="a worker process was killed, most likely for lack of memory: lower --jobs"):
+    with pytest.raises(InputError, match=r"a worker process was killed, most likely for lack of memory, .* --jobs 1"):
         list(common.run_on_cores(signal.raise_signal, [(signal.SIGKILL,)] * 2, jobs=2))
 
 
@@ -171,6 +171,8 @@ def test_what_libraries_say_is_shown_with_a_fault_alone(capfd, error, shown):
 def test_more_than_twenty_losses_are_counted(capsys):
     common.print_skipped([f"{number}.wav" for number in range(23)], "; look elsewhere")
     assert capsys.readouterr().err.splitlines()[19:] == ["skipped: 19.wav", "skipped: 3 more; look elsewhere"]
+    common.print_skipped(["a\n\x1b[2J.wav"])
+    assert capsys.readouterr().err == "skipped: a\\n\\x1b[2J.wav\n"
 
 
 def help_of(capsys, *argv):

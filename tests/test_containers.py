@@ -203,6 +203,32 @@ def test_a_webm_with_a_hole_is_damaged(wave, tmp_path):
         audio.load_audio(tmp_path / "a.webm", SR)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libopus"), ("a.mkv", "flac"), ("a.mka", "pcm_s16le")])
+def test_what_is_cut_out_of_the_middle_is_missed(wave, tmp_path, name, codec):
+    """The packets behind tell by their times that there was more; so does a page of Ogg, whatever its codec."""
+    write_container(tmp_path / name, np.tile(wave, 4), SR, codec)
+    raw = (tmp_path / name).read_bytes()
+    assert len(audio.load_audio(tmp_path / name, SR)) == pytest.approx(4 * len(wave), abs=800)
+    for place in (len(raw) // 3, len(raw) // 2):
+        (tmp_path / name).write_bytes(raw[:place] + raw[place + len(raw) // 8:])
+        with pytest.raises(InputError, match=r"is damaged|cannot be read|is cut short"):
+            audio.load_audio(tmp_path / name, SR)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.webm", "libopus"), ("a.mkv", "flac"),
+                                             ("a.wav", "pcm_s16le")])
+def test_eight_channels_are_averaged(wave, tmp_path, name, codec):
+    """In a process of its own: to read beyond them ends one. One speaks, and one at half of its level."""
+    channels = np.zeros((len(wave), 8), np.float32)
+    channels[:, 0], channels[:, 5] = wave, wave / 2
+    write_container(tmp_path / name, channels, 48000, codec, bit_rate=512000)
+    code = "import sys, audio, numpy; numpy.save(sys.argv[2], audio.load_audio(sys.argv[1], 48000))"
+    assert in_a_new_process(code, tmp_path / name, tmp_path / "heard.npy") == (0, "", "")
+    heard = np.load(tmp_path / "heard.npy", allow_pickle=False)
+    assert likeness(heard, wave)[0] > 0.95
+    assert np.std(heard) == pytest.approx(1.5 / 8 * np.std(wave), rel=0.1)
+
+
 def test_an_aac_with_a_title_is_read(recordings, tmp_path):
     """An ID3v2 tag of 64 bytes comes first, as in what was recorded from the radio."""
     (tmp_path / "a.aac").write_bytes(b"ID3\4\0\0\0\0\0\x40" + bytes(64) + (recordings / "a.aac").read_bytes())

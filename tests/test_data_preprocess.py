@@ -208,6 +208,42 @@ def test_a_rerun_does_only_what_changed(tmp_path):
     assert [s.name for s in features.load_features(tmp_path / "train")[0]] == ["a", "b"]
 
 
+def test_what_cannot_be_opened_does_no_work_again_until_it_can(tmp_path, capsys):
+    """A link into nothing, beside whole recordings; and a speaker who is silent, when the corpus moves."""
+    raw = make_speakers(tmp_path / "raw", ["a", "silent"])
+    soundfile.write(raw / "silent" / "0.wav", np.zeros(8000), 8000)
+    (raw / "a" / "1.wav").symlink_to(tmp_path / "later.wav")
+    assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
+    written = (tmp_path / "train" / "a.npy").stat().st_mtime_ns
+    assert preprocess(raw, tmp_path) == 0
+    assert (tmp_path / "train" / "a.npy").stat().st_mtime_ns == written
+    shutil.copy(raw / "a" / "0.wav", tmp_path / "later.wav")
+    assert preprocess(raw, tmp_path) == 0
+    assert len(features.load_features(tmp_path / "train")[0][0].voiced) == 2
+    raw.rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert preprocess(tmp_path / "moved", tmp_path) == 0
+    assert f"skipped: {tmp_path / 'moved'}/silent/0.wav is silent" in capsys.readouterr().err
+
+
+def test_a_manifest_of_another_program_makes_no_features_of_a_speaker(tmp_path):
+    raw = make_speakers(tmp_path / "raw", ["a", "b"])
+    common.write_json(raw / "a" / "manifest.json", {"audio_filepath": "0.wav"})
+    assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
+    shutil.copytree(tmp_path / "train", raw / "features")
+    assert data_preprocess.find_speakers(raw, 0)["train"].keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("TRAIN", "TEST")])
+def test_train_and_test_are_parts_however_they_are_spelled(tmp_path, names, fails):
+    for name, speaker in zip(names, ("a", "b"), strict=True):
+        make_speakers(tmp_path / "raw" / name, [speaker])
+    found = data_preprocess.find_speakers(tmp_path / "raw", 0.5)
+    assert [list(found[part]) for part in ("train", "test")] == [["a"], ["b"]]
+    make_speakers(tmp_path / "raw", ["c"])
+    assert "or rename a person's" in fails(data_preprocess.main, *flags(tmp_path / "raw", tmp_path))
+
+
 def test_a_killed_run_resumes_to_the_same_files(corpus, made_features, tmp_path):
     raw = tmp_path / "raw"
     shutil.copytree(corpus, raw)

@@ -200,7 +200,10 @@ def test_a_damaged_export_is_one_line(copied):
     with pytest.raises(InputError, match=r"its encoder\.tflite is damaged"):         # it does not tell which it is
         embedding.load_encoder(copied)
     (copied / "encoder.tflite").write_bytes(b"junk" + content[-400:])
-    with pytest.raises(InputError, match="cannot be read as an encoder"):
+    with pytest.raises(InputError, match=r"encoder\.tflite is damaged; delete it"):
+        embedding.Encoder(copied / "encoder.tflite")
+    (copied / "encoder.tflite").write_bytes(content[:2000] + bytes(400) + content[2400:])          # weights: nobody's
+    with pytest.raises(InputError, match=r"encoder\.tflite is damaged; delete it"):
         embedding.Encoder(copied / "encoder.tflite")
 
 

@@ -29,7 +29,8 @@ HOUSE = {
     "features": "audio configuration common",
     "conditions": "audio common",
     "measures": "common",
-    "audio": "configuration common",
+    "audio": "containers configuration common",
+    "containers": "common",
     "configuration": "common",
     "common": ""}
 HEAVY = {"tensorflow", "sklearn", "matplotlib", "sounddevice", "numba", "ai_edge_litert", "audiomentations",

@@ -81,6 +81,14 @@ def test_a_verdict_is_on_the_text_that_was_typed(phrases, trained_on_takes, tmp_
     more[3] = tmp_path / "test" / "voice07" / next((phrases / "test" / "voice06").glob("text0*")).name
     assert "no recording there says --tdsv_text text1" in fails(model.main, *flags, *more, "text1")
     assert "--tdsv_text is all: a verdict is on one text" in fails(model.main, *flags, *more, "all")
+    take = next((phrases / "test" / "voice06").glob("text1*"))
+    own = ["--model_path", str(trained_on_takes), "--input", str(take),
+           "--enroll_path", str(tmp_path / "enrolled"), "--verify_path", str(tmp_path / "probes"), "--min_speech",
+           "0.2", "--tdsv_text", "text1"]
+    assert record.main([*own, "--speaker", "anna"]) == 0         # record.py's names say no text, its features do
+    assert record.main([*own, "--threshold", "0.5", "--verify", "True"]) == 0
+    assert model.main([*flags, *own[4:8], "--tdsv_text", "text1"]) == 0
+    assert capsys.readouterr().out.count("Same person") == 2
 
 
 # ---- texts ------------------------------------------------------------------------------------------------------
