@@ -31,6 +31,7 @@ SNR_RANGE = (-10.0, 50.0)    # dB, of the estimates
 BAND_DB = 45.0               # the band ends where the spectrum lies this much below its peak
 LENGTH_OPEN = 0x7FFFF000     # bytes; SoX and ffmpeg announce this or more when they write WAV to a pipe
 FRAMES_OPEN = 2**62          # or more: so many has a FLAC that was written to a pipe
+READ_BLOCK = 2**20           # samples of each channel read at a time: two hours of stereo shall fit into memory
 STFT_BLOCK = 256             # frames transformed at a time; they stay in the processor's cache
 SUFFIXES = containers.SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {
     ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
@@ -98,17 +99,17 @@ def load_audio(path, sr):
     InputError
         If it cannot be read, is empty, holds values that are not finite, is cut short or damaged.
     """
-    channels, rate, problem = read_with(path, read_sndfile, containers.read_container)
+    wave, rate, problem = read_with(path, read_sndfile, containers.read_container)
     if problem:
         raise InputError(f"{path} is {problem}")
-    if not channels.size:
+    if not len(wave):
         raise InputError(f"{path} is empty")
     if rate < LEAST_RATE:
         raise InputError(f"{path} is damaged: its sampling rate is {rate} Hz")
-    if not max(channels.max(), -channels.min()) < 1e12:         # NaN, or of larger ones the power is none in float32
+    if not max(wave.max(), -wave.min()) < 1e12:         # NaN, or of larger ones the power is none in float32
         raise InputError(f"{path} holds samples that are not finite numbers, or far too large")
     try:
-        return librosa.resample(librosa.to_mono(channels), orig_sr=rate, target_sr=sr)
+        return librosa.resample(wave, orig_sr=rate, target_sr=sr)
     except MemoryError as error:
         raise InputError(f"{path} {UNOPENED}: it is too long for the memory there is") from error
 
@@ -147,10 +148,13 @@ def read_with(path, read_sound, read_packets):
         return read_packets(track, log)
 
 
+@np.errstate(invalid="ignore", over="ignore")                   # load_audio refuses what is not finite
 def read_sndfile(recording):
-    """Return the channels (C, S) of an open SoundFile, its rate in Hz, and what is wrong with it or None."""
-    channels = recording.read(recording.frames, dtype="float32", always_2d=True).T         # GSM 6.10 wants a number
-    return channels, recording.samplerate, truncation_problem(recording, channels.shape[1])
+    """Return the mean (S,) of an open SoundFile's channels, its rate in Hz, and what is wrong with it or None."""
+    wave, size = np.zeros(recording.frames, np.float32), 0
+    for block in recording.blocks(READ_BLOCK, frames=recording.frames, dtype="float32", always_2d=True):
+        wave[size:size + len(block)], size = block.mean(axis=1), size + len(block)
+    return wave[:size], recording.samplerate, truncation_problem(recording, size)
 
 
 def truncation_problem(recording, samples_read):

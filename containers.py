@@ -1,7 +1,7 @@
 """What telephones, browsers and cameras record, read through PyAV: the first sound track of a container → samples.
 
     with containers.open_container("talk.m4a") as (track, log):
-        channels, rate, problem = containers.read_container(track, log)          (1, S)
+        wave, rate, problem = containers.read_container(track, log)          (S,)
 
 What FFmpeg passes over in silence, a hole or a missing end, is a problem here.
 """
@@ -53,7 +53,7 @@ def open_container(path):
 
 
 def read_container(track, log):
-    """Return the samples (1, S) of PyAV's sound track, their rate in Hz, and what is wrong with its file or None.
+    """Return the mean (S,) of a sound track's channels, its rate in Hz, and what is wrong with its file or None.
 
     Packets that cannot be decoded are left out; up to MOST_LOST of all may be.
     """
@@ -80,7 +80,7 @@ def read_container(track, log):
     lasting, heard = max(times, default=0) - min(times, default=0), len(wave) / max(rate, 1)
     if not problem and lasting - heard > max(MOST_LOST * lasting, PADDING):
         problem = f"damaged: {heard:.2f} of {lasting:.2f} s are there"
-    return wave[np.newaxis], rate, problem
+    return wave, rate, problem
 
 
 @np.errstate(invalid="ignore", over="ignore")                               # load_audio refuses what is not finite

@@ -134,7 +134,7 @@ def test_a_recording_too_long_for_the_memory_is_named(tmp_path, monkeypatch, cap
     raw, real = make_speakers(tmp_path / "raw", ["a"], files=2), audio.librosa.resample
     monkeypatch.setattr(audio.librosa, "resample", lambda wave, **rates: real(wave, **rates) if wave[40] == first else
                         (_ for _ in ()).throw(MemoryError("1 GiB")))
-    first = audio.read_with(raw / "a" / "0.wav", audio.read_sndfile, None)[0][0, 40]
+    first = audio.read_with(raw / "a" / "0.wav", audio.read_sndfile, None)[0][40]
     assert preprocess(raw, tmp_path, "--test_ratio", 0) == 0
     assert f"skipped: {raw}/a/1.wav cannot be opened: it is too long for the memory there is" in capsys.readouterr().err
 
