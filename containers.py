@@ -6,6 +6,7 @@
 What FFmpeg passes over in silence, a hole or a missing end, is a problem here.
 """
 import contextlib
+import ctypes
 import os
 import pathlib
 import re
@@ -23,7 +24,7 @@ OGG_PAGE = 65307             # bytes, at most
 OGG_HEAD = re.compile(rb"OggS\0([\0-\7])", re.DOTALL)
 MOST_LOST = 0.02             # of a recording may be missing
 CODEC_DELAY = 0.1            # s by which a container may announce more than its sound
-PADDING = 0.3                # s by which packets may last longer than their sound: encoders fill up first and last one
+LONGEST_PAUSE = 0.45         # s between two packets of a pause
 BROKEN_OFF = ("Packet corrupt", "partial file", "ended prematurely", "moov atom not found")   # in FFmpeg's log
 DAMAGED = ("invalid as first byte of an EBML number",)                # likewise
 
@@ -57,16 +58,18 @@ def read_container(track, log):
 
     Packets that cannot be decoded are left out; up to MOST_LOST of all may be.
     """
-    parts, rates, decoded, times, end = [], set(), [], [], 0
+    parts, rates, decoded, starts, end, decode = [], set(), [], [], 0.0, decoder_of(track)
     for packet in track.container.demux():
-        is_own = packet.stream is track                     # a flushing packet has no index
         if packet.pts is not None:
-            start, seconds = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
-            end, times = max(end, float(start + seconds)), times + [float(start), float(start + seconds)] * is_own
-        if not is_own:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))         # s, of any track
+        if packet.stream is not track:                      # a flushing packet has no index
             continue
+        if packet.pts is not None and not packet.is_discard:                 # what an edit list leaves out is not lost
+            starts.append(float(packet.pts * packet.time_base))
         try:
-            for frame in packet.decode():
+            for frame in decode(packet):
+                if frame.layout.nb_channels > 2:
+                    keep_alive(frame.layout)
                 parts.append(samples_of(frame))
                 rates.add(frame.sample_rate)
             decoded += [True] * (packet.size > 0)
@@ -77,10 +80,35 @@ def read_container(track, log):
     wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     rate = max(rates, default=track.rate)
     problem = container_problem(track.container, log, decoded, end)
-    lasting, heard = max(times, default=0) - min(times, default=0), len(wave) / max(rate, 1)
-    if not problem and lasting - heard > max(MOST_LOST * lasting, PADDING):
-        problem = f"damaged: {heard:.2f} of {lasting:.2f} s are there"
-    return wave, rate, problem
+    return wave, rate, problem or hole_problem(track, np.sort(starts), len(wave) / max(rate, 1))
+
+
+def decoder_of(track):
+    """Return what decodes the packets of a track: of AMR, a decoder that knows pauses which were not sent (DTX)."""
+    name = f"libopencore_{track.codec_context.name}"
+    try:
+        decoder = av.CodecContext.create(name, "r")
+    except ValueError:                                      # there is no such decoder
+        return lambda packet: packet.decode()
+    return lambda packet: decoder.decode(packet if packet.size else None)
+
+
+def keep_alive(layout):
+    """Keep the layout of a frame for ever: PyAV 18.1 frees the channel map of some twice, which ends the process."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+
+
+def hole_problem(track, starts, heard):
+    """Say how the times (P,) in s at which a track's packets start show that less was heard, or return None.
+
+    The pauses of an Opus track need not be there (DTX, RFC 7587, 3.1.3), but for a packet every 0.4 s.
+    """
+    gaps = np.diff(starts)
+    lasting = gaps.sum()
+    pauses = "opus" in track.codec_context.name and gaps.max(initial=0) < LONGEST_PAUSE
+    if lasting - heard > max(MOST_LOST * lasting, CODEC_DELAY) and not pauses:
+        return f"damaged: {heard:.2f} of {lasting:.2f} s are there"
+    return None
 
 
 @np.errstate(invalid="ignore", over="ignore")                               # load_audio refuses what is not finite
@@ -110,7 +138,8 @@ def container_problem(container, log, decoded, end):
         return "cut short: its last packet is broken off"
     if logged(log, DAMAGED):
         return "damaged: a part of it cannot be read"
-    seconds = end - (container.start_time or 0) / 1e6
+    begun = 0 if "matroska" in container.format.name else container.start_time or 0           # in µs; its length has it
+    seconds = end - begun / 1e6
     announced = (container.duration or 0) / 1e6
     lost = announced - seconds > max(MOST_LOST * announced, CODEC_DELAY)
     if lost and not any("Estimating duration" in message for *_, message in log):

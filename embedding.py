@@ -36,7 +36,7 @@ EMBED_BATCH = 512            # segments embedded at a time
 PART = 32                    # sequences that one core embeds at a time
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
 ORIGIN = "checkpoint.json"   # the member of the archive behind an exported encoder
-DAMAGED = "is damaged; delete it, and it is exported from the checkpoint again"
+NOT_AS_EXPORTED = "is damaged: copy it anew, or delete it where its checkpoint is there, and it is exported again"
 
 
 # ---- the encoder ------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class Encoder:
         self.path, self.content = path, pathlib.Path(path).read_bytes()
         self.origin = read_origin(path)
         if self.origin.get("content", self.sha256) != self.sha256:          # exports from before tell none
-            raise InputError(f"{path} {DAMAGED}")
+            raise InputError(f"{path} {NOT_AS_EXPORTED}")
         self.idle, self.lock = queue.LifoQueue(), threading.Lock()
         try:
             with common.quiet_libraries():           # LiteRT tells of its delegate once
@@ -103,7 +103,7 @@ class Encoder:
             interpreter.set_tensor(source, np.ascontiguousarray(frames))
             interpreter.invoke()
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"{self.path} {DAMAGED}") from error
+            raise InputError(f"{self.path} {NOT_AS_EXPORTED}") from error
         vectors = interpreter.get_tensor(target)
         self.idle.put((interpreter, source, target))
         return vectors
@@ -126,7 +126,7 @@ def embed(encoder, segments):
         raise InputError("there is no segment of speech to embed")
     rows = embed_rows(encoder, segments)
     if not np.isfinite(rows).all():
-        raise InputError(f"d-vectors are not finite: encoder.tflite in the model's folder {DAMAGED}")
+        raise InputError(f"d-vectors are not finite: encoder.tflite in the model's folder {NOT_AS_EXPORTED}")
     return measures.unit_mean(rows)
 
 

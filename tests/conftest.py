@@ -51,11 +51,12 @@ CONTAINERS = {       # file: codec and what else write_container is told; AMR an
     "phone.3gp": ("libopencore_amrnb", {"rate": 8000, "bit_rate": 12200})}
 
 
-def write_container(path, wave, sr, codec, *, rate=None, bit_rate=64000, video=False, **options):
+def write_container(path, wave, sr, codec, *, rate=None, bit_rate=64000, video=False, encoder_options=None, **options):
     """Write samples (S,), (S, 2) or (S, 8) at sr as PyAV encodes them, at a rate of its own, or beside a video."""
     layout = {1: "mono", 2: "stereo", 8: "7.1"}[wave.shape[1] if wave.ndim == 2 else 1]
     with av.open(path, "w", **options) as container:
-        track = container.add_stream(codec, rate=rate or sr, layout=layout, bit_rate=bit_rate) if codec else None
+        track = container.add_stream(codec, rate=rate or sr, layout=layout, bit_rate=bit_rate,
+                                     options=encoder_options) if codec else None
         screen = container.add_stream("mpeg4", rate=10, width=32, height=32) if video else None
         if screen:
             for number in range(1 + 10 * len(wave) // sr):

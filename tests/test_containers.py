@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -216,7 +217,7 @@ def test_what_is_cut_out_of_the_middle_is_missed(wave, tmp_path, name, codec):
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.webm", "libopus"), ("a.mkv", "flac"),
-                                             ("a.wav", "pcm_s16le")])
+                                             ("a.wav", "pcm_s16le"), ("a.mov", "pcm_s16le")])
 def test_eight_channels_are_averaged(wave, tmp_path, name, codec):
     """In a process of its own: to read beyond them ends one. One speaks, and one at half of its level."""
     channels = np.zeros((len(wave), 8), np.float32)
@@ -227,6 +228,51 @@ def test_eight_channels_are_averaged(wave, tmp_path, name, codec):
     heard = np.load(tmp_path / "heard.npy", allow_pickle=False)
     assert likeness(heard, wave)[0] > 0.95
     assert np.std(heard) == pytest.approx(1.5 / 8 * np.std(wave), rel=0.1)
+
+
+def rewrite(source, target, change):
+    """Copy the packets of a container, each as change(packet) leaves it; None leaves it out."""
+    with av.open(source) as old, av.open(target, "w", options={"avoid_negative_ts": "disabled"}) as new:
+        track = new.add_stream_from_template(old.streams.audio[0])
+        for packet in old.demux(old.streams.audio[0]):
+            if packet.dts is not None and change(packet):
+                packet.stream = track
+                new.mux(packet)
+
+
+def test_what_an_edit_list_leaves_out_is_not_missed(wave, tmp_path):
+    """As telephones trim a recording: all packets are there, and the first second is not to be heard."""
+    def move(packet):
+        packet.pts, packet.dts = packet.pts - SR, packet.dts - SR
+        return True
+
+    write_container(tmp_path / "a.m4a", np.tile(wave, 2), SR, "aac")
+    rewrite(tmp_path / "a.m4a", tmp_path / "b.m4a", move)
+    heard = audio.load_audio(tmp_path / "b.m4a", SR)
+    assert len(heard) == pytest.approx(5 * SR, abs=1100)              # to a packet
+    assert likeness(heard, np.tile(wave, 2)[SR:])[0] > 0.98
+
+
+@pytest.mark.parametrize("name", ["a.amr", "a.3gp"])
+def test_pauses_that_a_telephone_does_not_send_are_silence(wave, tmp_path, name):
+    """AMR with DTX: FFmpeg's own decoder calls the packets of a pause broken."""
+    pause = np.concatenate([wave, np.zeros(4 * SR, np.float32), wave])
+    write_container(tmp_path / name, pause, SR, "libopencore_amrnb", rate=8000, bit_rate=12200,
+                    encoder_options={"dtx": "1"})
+    heard = audio.load_audio(tmp_path / name, SR)
+    assert len(heard) == pytest.approx(len(pause), abs=800)
+    assert likeness(heard, pause)[0] > 0.9
+
+
+def test_pauses_of_opus_need_not_be_there(wave, tmp_path):
+    """A packet of 20 ms every 0.4 s of a pause is enough; a second without any is a hole."""
+    write_container(tmp_path / "a.webm", np.tile(wave, 4), SR, "libopus")
+    rewrite(tmp_path / "a.webm", tmp_path / "b.webm",
+            lambda packet: not 4000 < packet.pts < 8000 or packet.pts % 400 < 20)
+    assert len(audio.load_audio(tmp_path / "b.webm", SR)) == pytest.approx(8.2 * SR, abs=0.2 * SR)
+    rewrite(tmp_path / "a.webm", tmp_path / "b.webm", lambda packet: not 4000 < packet.pts < 5000)
+    with pytest.raises(InputError, match=r"is damaged: 11\.\d+ of 1[12]\.\d+ s are there"):
+        audio.load_audio(tmp_path / "b.webm", SR)
 
 
 def test_an_aac_with_a_title_is_read(recordings, tmp_path):

@@ -200,10 +200,10 @@ def test_a_damaged_export_is_one_line(copied):
     with pytest.raises(InputError, match=r"its encoder\.tflite is damaged"):         # it does not tell which it is
         embedding.load_encoder(copied)
     (copied / "encoder.tflite").write_bytes(b"junk" + content[-400:])
-    with pytest.raises(InputError, match=r"encoder\.tflite is damaged; delete it"):
+    with pytest.raises(InputError, match=r"encoder\.tflite is damaged: copy it anew"):
         embedding.Encoder(copied / "encoder.tflite")
     (copied / "encoder.tflite").write_bytes(content[:2000] + bytes(400) + content[2400:])          # weights: nobody's
-    with pytest.raises(InputError, match=r"encoder\.tflite is damaged; delete it"):
+    with pytest.raises(InputError, match=r"encoder\.tflite is damaged: copy it anew"):
         embedding.Encoder(copied / "encoder.tflite")
 
 
@@ -486,7 +486,7 @@ class Damaged:
 
 
 def test_a_damaged_encoder_gives_no_verdict():
-    with pytest.raises(InputError, match=r"not finite: encoder\.tflite .* is damaged; delete it"):
+    with pytest.raises(InputError, match=r"not finite: encoder\.tflite .* is damaged: copy it anew"):
         embedding.embed(Damaged(), np.zeros((2, 40, 180), np.float32))
 
 
