@@ -386,8 +386,14 @@ def check_writable(path):
     beside.unlink()
 
 
-def check_target(flag, path, name=""):
-    """Raise InputError where the file that a flag names, or `name` in that folder, could not be written."""
+def check_target(flag, path, name="", others=()):
+    """Raise InputError where the file that a flag names, or `name` in that folder, could not be written.
+
+    Nor may the folder hold one of some other files, which show that it is another kind of folder.
+    """
+    for other in others:
+        if pathlib.Path(path, other).exists():
+            raise InputError(f"--{flag} is {path}: that holds {other}; name a folder of its own")
     file = pathlib.Path(path, name).absolute()
     nearest = next(folder for folder in file.parents if folder.exists())
     try:

@@ -188,9 +188,9 @@ def add_model_flags(add):
     """Add the flags of the encoder and its folder."""
     add("network", "lstm", "the paper's LSTM, or a convolutional network, of several times its work, that can teach it",
         choices=("lstm", "resnet"), readers="model", stored="model")
-    add("hidden", 128, "LSTM cells per layer; kernels of a ResNet's last stage", unit="cells", low=1, high=65536,
+    add("hidden", 128, "LSTM cells per layer; kernels of a ResNet's last stage", unit="cells", low=2, high=65536,
         readers="model", stored="model")
-    add("proj", 64, "dimensions of each layer's projection, and of the d-vector", unit="dimensions", low=1, high=65536,
+    add("proj", 64, "dimensions of each layer's projection, and of the d-vector", unit="dimensions", low=2, high=65536,
         readers="model", stored="model")
     add("num_layer", 3, "LSTM layers; a ResNet's stages behind its first", unit="layers", low=1, high=64,
         readers="model", stored="model")
@@ -464,9 +464,9 @@ def check_relations(config):
         raise InputError(f"--min_speech is {config.min_speech:g}: {least_seconds(config):g} s of speech are the least "
                          "that gives a segment")
     samples = round(config.window * config.sr, 6)
-    if samples > config.nfft:
+    if not 2 <= samples <= config.nfft:
         raise InputError(f"--nfft is {config.nfft}: a window of {config.window} s at {config.sr} Hz has {samples:.0f} "
-                         "samples, so --nfft must be at least that")
+                         "samples, where it takes from 2 to --nfft of them")
     if not config.train:
         return
     for name, words in (("one_speed", "whose speed varies"), ("bend", "which speeds vary")):

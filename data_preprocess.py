@@ -509,7 +509,7 @@ def work(config):
     if len({pathlib.Path(folder).resolve() for folder in folders.values()}) == 1:
         raise InputError(f"--train_path and --test_path are both {config.train_path}: test speakers must be apart")
     for part, folder in folders.items():
-        common.check_target(f"{part}_path", folder, "manifest.json")
+        common.check_target(f"{part}_path", folder, "manifest.json", ("Check_Point", "encoder.tflite", "report.html"))
     features.check_alike(*folders.values())
     for folder in folders.values():
         adopt_folder(folder, config)

@@ -476,7 +476,8 @@ def choose_point(stored, config, by_hand=False):
         return points[wanted], f"{label} of {stored['source']}"
     flags = "" if config.far is None else f"--far is {config.far}: "
     names = ", ".join(name if name == "eer" else f"--far {name}" for name in points) or "no threshold"
-    remedy = f"measure with python test.py --store_threshold True --model_path {config.model_path}"
+    remedy = (f"measure {'on more speakers ' if points else ''}with python test.py --store_threshold True --model_path "
+              f"{config.model_path}")
     if config.far not in (None, *measures.FALSE_ALARMS):
         remedy = f"choose {' or '.join(map(str, measures.FALSE_ALARMS))}, which can be stored"
     raise InputError(f"{flags}{config.model_path} stores {names} for checkpoint {config.model_num}; {remedy}"

@@ -63,7 +63,8 @@ def train(config):
     strategy, chief = networks.choose_strategy(config)
     training, validation, notes = training_speakers(config, stored)
     with strategy.scope():
-        encoder = first_encoder(config, stored, training)
+        with utils.graph_errors_named(config):
+            encoder = first_encoder(config, stored, training)
         teachers = [networks.load_encoder(folder)[0] for folder in teacher_folders(config)]
     with utils.only_run(config.model_path) if chief else contextlib.nullcontext():
         trainer = Trainer(config, encoder, training, validation, teachers=teachers, strategy=strategy, chief=chief)

@@ -417,7 +417,10 @@ def speakers_to_test(config, stored):
     if few:
         more.append(f"{len(few)} of {len(speakers)} pairs of speaker and text are left out, with at most "
                     f"{config.utterance_number} takes: {', '.join(sorted(few)[:5])}")
-    return [speaker for speaker in speakers if speaker.name not in few], notes + more
+    kept = [speaker for speaker in speakers if speaker.name not in few]
+    if few and len(kept) < 2:
+        raise InputError(f"--utterance_number is {config.utterance_number}: {more[-1]}; lower it")
+    return kept, notes + more
 
 
 def seen_among(stored, names):

@@ -207,8 +207,10 @@ def trials_left(config, trials, paths, lost):
     if not config.allow_missing:
         raise InputError(f"--trials is {config.trials}: {left_out}, which {len(trials) - len(kept)} of {len(trials)} "
                          "trials need; complete them, or give --allow_missing True to leave those out")
-    if not kept:
-        raise InputError(f"--trials is {config.trials}: {left_out}, and no trial is left")
+    targets = sum(same for *_, same in kept)
+    if not 0 < targets < len(kept):
+        raise InputError(f"--trials is {config.trials}: {left_out}, and {targets} target and {len(kept) - targets} "
+                         "other trials are left, where error rates need both")
     return kept, [f"{len(trials) - len(kept)} of {len(trials)} trials are left out: {left_out}"]
 
 
@@ -484,6 +486,9 @@ def check_request(config):
         check_target("model_path", config.model_path, "thresholds.json")
     if config.save_embeddings:
         check_target("save_embeddings", config.save_embeddings)
+        if features.is_one_place(config.save_embeddings, config.report_path):
+            raise InputError(f"--save_embeddings is {config.save_embeddings}: --report_path makes a folder of that "
+                             "name; name another file")
 
 
 def work(config):

@@ -418,6 +418,8 @@ def course_notes(config, stored, training):
     before, notes = stored.get("flags", {}).get("iteration"), []
     if "copy_share" in config.given and not any(take.copies for speaker in training for take in speaker.utterances):
         notes.append("--copy_share does nothing: no training utterance has copies (data_preprocess.py --copies)")
+    if "copies" in config.given:
+        notes.append("--copies does nothing in training: data_preprocess.py makes them, --copy_share takes them")
     if "one_corpus" in config.given and config.one_corpus and len({speaker.corpus for speaker in training}) == 1:
         notes.append("all training speakers are of one corpus, so --one_corpus does nothing")
     if config.warmup >= config.iteration:
@@ -461,6 +463,9 @@ def graph_errors_named(config):
     try:
         yield
     except tf.errors.OpError as error:
+        if "MemoryError" in error.message or isinstance(error, tf.errors.ResourceExhaustedError):
+            raise InputError("there is not enough memory for such a batch and encoder: lower --speaker_number, "
+                             "--utterance_number, --hidden or --proj") from error
         cause = error.message.splitlines()[0].rpartition("InputError: ")[2]
         others = ", a worker is gone, perhaps" if config.strategy == "multi_worker" else ""
         raise stopped_run(config, cause, others) from error

@@ -413,6 +413,16 @@ def test_damaged_numbers_of_copies_are_named(tmp_path, fails):
     assert "is damaged: --copies is '4'" in fails(data_preprocess.main, *flags(raw, tmp_path, "--copies", 2))
 
 
+@pytest.mark.parametrize(("name", "flag"), [("encoder.tflite", "train_path"), ("report.html", "test_path")])
+def test_no_features_go_into_a_model_or_a_report(tmp_path, fails, name, flag):
+    raw = make_speakers(tmp_path / "raw", ["a"])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).touch()
+    assert f"--{flag} is {tmp_path / 'other'}: that holds {name}" in fails(
+        data_preprocess.main, *flags(raw, tmp_path, f"--{flag}", tmp_path / "other"))
+    assert [path.name for path in (tmp_path / "other").iterdir()] == [name]
+
+
 def test_a_manifest_of_another_program_is_refused(tmp_path, fails):
     raw = make_speakers(tmp_path / "raw", ["a"])
     common.write_json(tmp_path / "train" / "manifest.json", {"name": "web app"})

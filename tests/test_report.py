@@ -522,6 +522,16 @@ def test_a_threshold_given_by_hand_is_named_in_the_report(trained, made_features
         assert words in (tmp_path / "report.html").read_text()
 
 
+def test_what_would_be_lost_is_refused_first(fails, trained, made_features, tmp_path):
+    """Embeddings where the report goes; a rate that more speakers would show."""
+    flags = ["--model_path", trained, "--test_path", made_features / "test", "--M", "3"]
+    (tmp_path / "link").symlink_to(tmp_path / "r")
+    assert "--report_path makes a folder of that name" in fails(
+        evaluation_script.main, *flags, "--report_path", tmp_path / "r", "--save_embeddings", tmp_path / "link")
+    assert "; measure on more speakers with python test.py" in fails(evaluation_script.main, *flags, "--far", "0.001")
+    assert not (tmp_path / "r").exists()
+
+
 def test_no_report_is_written_among_features(fails, trained, made_features):
     line = fails(evaluation_script.main, "--model_path", trained, "--test_path", made_features / "test", "--M", "3",
                  "--report_path", made_features / "test")

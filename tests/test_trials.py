@@ -199,11 +199,17 @@ def test_flags_that_serve_nothing_are_refused(score, flags, words):
     ("1 a.wav\n", "line 1 is '1 a.wav', which is neither"), ("\n2 a b\n", "line 2 is '2 a b'"),
     ("\n", "it holds 0 target and 0 other trials, and error rates need both"),
     ("1 x y\n1 x z\n", "it holds 2 target and 0 other trials"),
-    ("1 x y\n0 x z\n", "and no trial is left")])
+    ("1 x y\n0 x z\n", "and 0 target and 0 other trials are left")])
 def test_a_list_that_cannot_be_scored_is_one_line(score, text, words):
     code, printed = score(text, "--allow_missing")
     assert code == 2
     assert words in printed
+
+
+def test_a_list_that_loses_all_trials_of_a_kind_says_so(score):
+    code, printed = score("1 voice08/00 voice08/01\n1 voice09/00 voice09/01\n0 voice08/00 gone/x\n", "--allow_missing")
+    assert code == 2
+    assert "1 of its 5 recordings are missing or hold no speech, and 2 target and 0 other trials are left" in printed
 
 
 def test_what_a_list_does_not_tell_is_noted(score, trained, tmp_path):
