@@ -570,7 +570,7 @@ def test_what_breaks_in_a_graph_says_how_to_go_on(tmp_path):
         with pytest.raises(InputError, match=f"^training stopped; {again}: a.npy is gone$"), (
                 utils.graph_errors_named(config)):
             raise tf.errors.UnknownError(None, None, "{{function_node x}} common.InputError: a.npy is gone\nTraceback")
-        with pytest.raises(InputError, match="not enough memory .*: lower --speaker_number"), (
+        with pytest.raises(InputError, match=r"not enough memory .*: lower --speaker_number"), (
                 utils.graph_errors_named(config)):
             raise tf.errors.UnknownError(None, None, "{{function_node x}} MemoryError: Unable to allocate 33.7 GiB")
         (tmp_path / "Check_Point").mkdir(exist_ok=True)
