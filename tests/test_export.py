@@ -94,8 +94,10 @@ def test_onnx_and_int8_run_every_batch_and_length(exported, original, speech, ba
 def test_int8_is_a_third_of_the_size_and_tells_its_checkpoint(exported):
     sizes = [(exported / name).stat().st_size for name in ("encoder_int8.tflite", "encoder.tflite")]
     assert sizes[0] < 0.35 * sizes[1]
-    origins = [embedding.read_origin(exported / name) for name in ("encoder_int8.tflite", "encoder.tflite")]
-    assert origins[0] == origins[1] == embedding.read_origin(embedding.PRETRAINED / "encoder.tflite")
+    paths = exported / "encoder_int8.tflite", exported / "encoder.tflite", embedding.PRETRAINED / "encoder.tflite"
+    origins = [embedding.read_origin(path) for path in paths]
+    assert [origin.pop("content") for origin in origins] == [embedding.Encoder(path).sha256 for path in paths]
+    assert origins[0] == origins[1] == origins[2]
 
 
 def test_features_json_lets_a_stranger_make_the_frames(exported):
