@@ -102,7 +102,7 @@ class Encoder:
             interpreter.allocate_tensors()
             interpreter.set_tensor(source, np.ascontiguousarray(frames))
             interpreter.invoke()
-        except (RuntimeError, ValueError) as error:
+        except RuntimeError as error:
             raise InputError(f"{self.path} {NOT_AS_EXPORTED}") from error
         vectors = interpreter.get_tensor(target)
         self.idle.put((interpreter, source, target))

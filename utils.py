@@ -383,7 +383,8 @@ def check_validators(speakers, m, names, seen):
     few = [speaker for speaker in speakers if speaker.person in names and len(speaker.voiced) <= m]
     if few:
         raise InputError(f"{few[0].path} has {len(few[0].voiced)} utterances with speech, and validates this run or "
-                         f"--valid_as: that takes {m + 1}; lower --M, bring them back, or begin another run")
+                         f"--valid_as: that takes {m + 1}; lower --utterance_number, bring them back, or begin another "
+                         "run")
 
 
 def redraw_enrolments(speakers, draws):
